@@ -1,0 +1,94 @@
+//! The seam to runtimes: what loads a model file and runs batches on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::{Device, InferRequest, InferResponse, MemoryUsage, ModelSpec, Result};
+
+/// One version of a model on disk.
+#[derive(Clone, Debug)]
+pub struct ModelArtifact {
+    /// The model's specification.
+    pub spec: Arc<ModelSpec>,
+    /// Which version this is.
+    pub version: u64,
+    /// The model's directory: the one that holds `config.pbtxt` and the version directories.
+    pub directory: PathBuf,
+    /// The version's directory; it may not exist for backends that need no file.
+    pub version_directory: PathBuf,
+}
+
+impl ModelArtifact {
+    /// The model's file: `default_model_filename` of the configuration, or else `default` within the version directory.
+    pub fn file(&self, default: &str) -> PathBuf {
+        self.version_directory.join(self.spec.default_model_filename.as_deref().unwrap_or(default))
+    }
+}
+
+/// Where to put the instances of a model: one entry per instance, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The device of each instance; never empty.
+    pub instances: Vec<Device>,
+}
+
+impl Placement {
+    /// `count` instances on the host.
+    pub fn on_host(count: usize) -> Self {
+        Placement { instances: vec![Device::Host; count.max(1)] }
+    }
+}
+
+/// A model in memory. Dropping it frees what it holds.
+pub struct LoadedModel {
+    /// Its instances, one per entry of the [`Placement`].
+    pub instances: Vec<Box<dyn ModelInstance>>,
+    /// What it takes on each device, as well as the backend can tell.
+    pub memory: MemoryUsage,
+}
+
+/// Requests that run together. Today a batch holds one request; an instance must accept any number from 1 on.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The requests; every tensor has been checked against the model's specification, and has the shape that the backend
+    /// sees (`reshape` applied). Optional inputs may be absent.
+    pub requests: Vec<InferRequest>,
+}
+
+/// What loads and runs one kind of model; looked up by the configuration's `backend` or `platform`.
+///
+/// Calls block, and are made on threads that carry no requests. They may come from several threads at once.
+pub trait Backend: Send + Sync {
+    /// The name that configurations use: `onnxruntime`.
+    fn name(&self) -> &str;
+
+    /// Fills in what the configuration leaves out (inputs, outputs, batch size), from the model's own file. The default
+    /// changes nothing. What the configuration does say is never changed.
+    ///
+    /// # Errors
+    /// InvalidArgument when the file cannot tell.
+    fn complete(&self, model: &ModelArtifact) -> Result<ModelSpec> {
+        Ok(ModelSpec::clone(&model.spec))
+    }
+
+    /// Bytes that [`Backend::load`] is expected to take, from the files' sizes (in bytes, all files of the version
+    /// directory together). Asked before the load, to make room.
+    fn estimate(&self, model: &ModelArtifact, file_bytes: u64, placement: &Placement) -> MemoryUsage;
+
+    /// Loads a model whose specification is complete.
+    ///
+    /// # Errors
+    /// InvalidArgument when the file and the specification contradict each other, naming every contradiction; Internal
+    /// when the runtime fails. Nothing stays allocated after an error.
+    fn load(&self, model: &ModelArtifact, placement: &Placement) -> Result<LoadedModel>;
+}
+
+/// One copy of a loaded model.
+pub trait ModelInstance: Send {
+    /// Runs one batch and blocks until it is done. Returns exactly one result per request, in the requests' order. A
+    /// response holds the outputs that its request wants ([`InferRequest::wants`]), in the specification's order and with
+    /// the shapes that the backend produces (`reshape` is undone by the caller).
+    ///
+    /// After a panic the instance is not used again.
+    fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>>;
+}

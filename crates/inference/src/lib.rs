@@ -1,0 +1,38 @@
+//! The vocabulary of Panoply: tensors, models, requests, errors, and the traits at which crates meet.
+//!
+//! This crate does no I/O, starts no thread, knows no wire format and no runtime. Everything else depends on it, so it
+//! stays small and its contracts are written down: what a [`Backend`] must do is on the trait, what a [`Tensor`]'s bytes
+//! mean is on the type.
+
+mod backend;
+mod bytes_tensor;
+mod check;
+mod datatype;
+mod device;
+mod error;
+pub mod identity;
+mod key;
+mod model;
+mod request;
+mod reshape;
+mod response;
+mod service;
+mod shape;
+mod tensor;
+
+pub use backend::{Backend, Batch, LoadedModel, ModelArtifact, ModelInstance, Placement};
+pub use bytes_tensor::{BytesElements, encode_bytes_elements};
+pub use check::check_request;
+pub use datatype::DataType;
+pub use device::{Device, MemoryUsage};
+pub use error::{Error, ErrorKind, Origin, Result};
+pub use key::{ModelKey, ModelName, TargetModel};
+pub use model::{
+    EnsembleSpec, InputSpec, InstanceGroup, InstanceKind, ModelInfo, ModelSpec, OutputSpec, StepSpec, VersionPolicy,
+};
+pub use request::{InferRequest, Parameter, Parameters};
+pub use reshape::{to_model_shape, to_request_shape};
+pub use response::{CacheOutcome, CacheTier, ComputeTiming, InferResponse, LoadTiming};
+pub use service::{BoxFuture, IndexEntry, InferenceService, ModelControl, ModelState, RegisteredModel};
+pub use shape::Shape;
+pub use tensor::{Element, NamedTensor, Tensor, TensorName};

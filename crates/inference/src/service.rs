@@ -1,0 +1,100 @@
+//! The seam between front ends and the models behind them.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::{InferRequest, InferResponse, ModelInfo, ModelKey, Result};
+
+/// A boxed future that can move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What answers requests: the model cache to a front end, a composing model to an ensemble.
+///
+/// Dropping the future cancels the request: what has not started will not start.
+pub trait InferenceService: Send + Sync {
+    /// Runs one request. Every call ends exactly once: in a response or in an error.
+    fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>>;
+}
+
+/// A model's place in its life, in Triton's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModelState {
+    /// Answers at once.
+    Ready,
+    /// Being loaded.
+    Loading,
+    /// Being unloaded.
+    Unloading,
+    /// Known, not in memory; `reason` says why.
+    Unavailable,
+}
+
+impl ModelState {
+    /// The name in `/v2/repository/index`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ModelState::Ready => "READY",
+            ModelState::Loading => "LOADING",
+            ModelState::Unloading => "UNLOADING",
+            ModelState::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+/// One line of the repository index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The name to call it by: a model's name, or a target model.
+    pub name: String,
+    /// The version, where one is known.
+    pub version: Option<u64>,
+    /// Its state.
+    pub state: ModelState,
+    /// Why it is not ready; empty when it is.
+    pub reason: String,
+}
+
+/// A model that was registered by a container platform (SageMaker's `POST /models`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredModel {
+    /// The platform's opaque name.
+    pub name: String,
+    /// Where its files are, as the platform said it.
+    pub url: String,
+}
+
+/// What front ends ask about models, and tell the server to do with them.
+pub trait ModelControl: Send + Sync {
+    /// Whether the server accepts requests: start-up is over and it is not draining.
+    fn is_server_ready(&self) -> bool;
+
+    /// Whether a request for this model would be answered without waiting for a load. Never starts one.
+    fn is_model_ready(&self, key: &ModelKey) -> bool;
+
+    /// What the model is. Loads a target model that is not in memory.
+    ///
+    /// # Errors
+    /// NotFound, or what its load ended in.
+    fn describe(&self, key: &ModelKey) -> BoxFuture<'_, Result<Arc<ModelInfo>>>;
+
+    /// Every model that is known without asking the store: repositories', registered ones, and target models that are in
+    /// memory, being loaded, in the disk cache, or have failed.
+    fn index(&self) -> Vec<IndexEntry>;
+
+    /// Loads the repository at `directory` under `name`, and keeps it until [`ModelControl::unregister`].
+    ///
+    /// # Errors
+    /// NotFound when nothing is there, AlreadyExists, NoRoom, or what its load ended in.
+    fn register<'a>(&'a self, name: &'a str, directory: &'a Path) -> BoxFuture<'a, Result<()>>;
+
+    /// Unloads a registered model; returns when its memory is free.
+    ///
+    /// # Errors
+    /// NotFound.
+    fn unregister<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Every registered model, sorted by name.
+    fn registered(&self) -> Vec<RegisteredModel>;
+}

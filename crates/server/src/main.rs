@@ -1,0 +1,2 @@
+//! panoply.
+fn main() {}
