@@ -1,1 +1,15 @@
-//! protocol.
+//! Wire formats that are not ours: the types generated from `proto/`, and the text format of `config.pbtxt`.
+
+mod config;
+mod descriptors;
+mod fields;
+mod json;
+pub mod model_config;
+mod position;
+mod suggest;
+mod text_format;
+
+pub use config::{ParsedConfig, parse_model_config, read_model_config};
+pub use fields::{SetField, message_fields, set_fields};
+pub use json::model_config_json;
+pub use position::{ConfigProblem, Position, Positions};
