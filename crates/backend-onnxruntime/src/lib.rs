@@ -1,1 +1,27 @@
-//! backend-onnxruntime.
+//! The `onnxruntime` backend: runs ONNX models through a dynamically loaded ONNX Runtime.
+//!
+//! One environment and one thread pool serve the whole process, whatever the number of models. The instances of a model
+//! on the host share one session (its `Run` is thread-safe there), so `instance_group.count` bounds concurrency and costs
+//! no memory; each instance on a GPU has a session of its own. A batch of several requests is run request by request.
+//!
+//! Unsafe code is confined to `value.rs`, `run.rs`, `port.rs` and `memory.rs`.
+
+mod backend;
+mod complete;
+mod config;
+mod datatype;
+mod environment;
+mod instance;
+mod memory;
+mod metrics;
+mod port;
+mod providers;
+mod run;
+mod session;
+mod signature;
+mod value;
+mod verify;
+
+pub use backend::OnnxRuntimeBackend;
+pub use config::OnnxRuntimeConfig;
+pub use metrics::describe_metrics;

@@ -1,0 +1,182 @@
+//! The backend itself: completes, estimates and loads ONNX models.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use inference::{
+    Backend, Device, Error, InstanceKind, LoadedModel, MemoryUsage, ModelArtifact, ModelInstance, ModelSpec, Placement,
+    Result,
+};
+use ort::environment::Environment;
+use ort::session::Session;
+
+use crate::instance::SessionInstance;
+use crate::session::{LoadedSession, Purpose, open};
+use crate::{OnnxRuntimeConfig, complete, environment, memory, metrics, port, providers};
+
+/// Runs ONNX models.
+pub struct OnnxRuntimeBackend {
+    environment: Environment,
+    require_gpu: bool,
+    gpus: Vec<u32>,
+}
+
+impl OnnxRuntimeBackend {
+    /// What configurations call it.
+    pub const NAME: &'static str = "onnxruntime";
+
+    /// The model file's name where a configuration gives none.
+    pub const DEFAULT_FILE: &'static str = "model.onnx";
+
+    /// Opens the library and starts the process's environment and thread pool. A process has one of each: a second start
+    /// shares what the first one made.
+    ///
+    /// # Errors
+    /// Unavailable when the library cannot be opened or is older than 1.24, saying what to install and set; AlreadyExists
+    /// when the process runs another library already.
+    pub fn start(config: OnnxRuntimeConfig) -> Result<Arc<Self>> {
+        let environment = environment::start(&config)?;
+        Ok(Arc::new(OnnxRuntimeBackend { environment, require_gpu: config.require_gpu, gpus: config.gpus }))
+    }
+
+    fn open_on_gpu(&self, spec: &ModelSpec, file: &Path, ordinal: u32) -> Result<Session> {
+        if !self.gpus.contains(&ordinal) {
+            return Err(Error::unavailable(format!("model '{}': there is no GPU {ordinal}", spec.name)));
+        }
+        open(&self.environment, spec, file, &providers::gpu(spec, ordinal), Purpose::Run)
+    }
+
+    /// What becomes of a model that is meant for a GPU and cannot have it.
+    fn fall_back(&self, spec: &ModelSpec, why: &str) -> Result<()> {
+        if self.require_gpu {
+            return Err(Error::unavailable(format!(
+                "model '{}' is meant for a GPU and cannot run there ({why}), and --require-gpu is set",
+                spec.name
+            ))
+            .with_model(&*spec.name));
+        }
+        metrics::count_gpu_fallback();
+        tracing::warn!(model = &*spec.name, why, "the model is meant for a GPU and runs on the host instead");
+        Ok(())
+    }
+}
+
+impl Backend for OnnxRuntimeBackend {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn complete(&self, model: &ModelArtifact) -> Result<ModelSpec> {
+        if !complete::is_needed(&model.spec) {
+            return Ok(ModelSpec::clone(&model.spec));
+        }
+        let file = model_file(model)?;
+        let session = open(&self.environment, &model.spec, &file, &providers::host(&model.spec), Purpose::Inspect)?;
+        complete::complete(&model.spec, &port::signature(&session))
+    }
+
+    /// Three halves of the files' size, once for all instances on the host and once for each on a GPU.
+    fn estimate(&self, _: &ModelArtifact, file_bytes: u64, placement: &Placement) -> MemoryUsage {
+        memory::estimate(file_bytes, placement)
+    }
+
+    fn load(&self, model: &ModelArtifact, placement: &Placement) -> Result<LoadedModel> {
+        let file = model_file(model)?;
+        Loading {
+            backend: self,
+            spec: &model.spec,
+            file_bytes: memory::file_bytes(&file),
+            file,
+            parts: Parts::default(),
+        }
+        .load(placement)
+    }
+}
+
+/// One load under way.
+struct Loading<'a> {
+    backend: &'a OnnxRuntimeBackend,
+    spec: &'a ModelSpec,
+    file: PathBuf,
+    file_bytes: u64,
+    parts: Parts,
+}
+
+/// What a load has made so far.
+#[derive(Default)]
+struct Parts {
+    instances: Vec<Box<dyn ModelInstance>>,
+    memory: MemoryUsage,
+    /// The session that all instances on the host share.
+    host: Option<Arc<LoadedSession>>,
+    fell_back: bool,
+}
+
+impl Loading<'_> {
+    fn load(mut self, placement: &Placement) -> Result<LoadedModel> {
+        let gpu_wanted = self.spec.instance_groups.iter().any(|group| group.kind == InstanceKind::Gpu);
+        if gpu_wanted && placement.instances.iter().all(|device| *device == Device::Host) {
+            self.fall_back("no GPU is available")?;
+        }
+        for device in &placement.instances {
+            let session = match device {
+                Device::Host => self.on_host()?,
+                Device::Gpu(ordinal) => self.on_gpu(*ordinal)?,
+            };
+            self.parts.instances.push(Box::new(SessionInstance(session)));
+        }
+        Ok(LoadedModel { instances: self.parts.instances, memory: self.parts.memory })
+    }
+
+    fn on_host(&mut self) -> Result<Arc<LoadedSession>> {
+        if let Some(session) = &self.parts.host {
+            return Ok(session.clone());
+        }
+        let providers = providers::host(self.spec);
+        let session = open(&self.backend.environment, self.spec, &self.file, &providers, Purpose::Run)?;
+        let session = self.finish(session, Device::Host)?;
+        self.parts.host = Some(session.clone());
+        Ok(session)
+    }
+
+    fn on_gpu(&mut self, ordinal: u32) -> Result<Arc<LoadedSession>> {
+        match self.backend.open_on_gpu(self.spec, &self.file, ordinal) {
+            Ok(session) => self.finish(session, Device::Gpu(ordinal)),
+            Err(error) => {
+                self.fall_back(error.message())?;
+                self.on_host()
+            }
+        }
+    }
+
+    /// Warns and counts once per load, however many instances it concerns.
+    fn fall_back(&mut self, why: &str) -> Result<()> {
+        if !std::mem::replace(&mut self.parts.fell_back, true) {
+            self.backend.fall_back(self.spec, why)?;
+        }
+        Ok(())
+    }
+
+    /// Checks a new session against the configuration and counts its memory.
+    fn finish(&mut self, session: Session, device: Device) -> Result<Arc<LoadedSession>> {
+        let session = LoadedSession::new(session, self.spec)?;
+        self.parts.memory.add(device, memory::of_session(session.session(), device, self.file_bytes));
+        Ok(Arc::new(session))
+    }
+}
+
+/// The model's file, which must be there.
+fn model_file(model: &ModelArtifact) -> Result<PathBuf> {
+    let file = model.file(OnnxRuntimeBackend::DEFAULT_FILE);
+    if file.is_file() {
+        return Ok(file);
+    }
+    let spec = &model.spec;
+    Err(Error::invalid_argument(format!(
+        "model '{}': version {} has no file '{}'; put the model there, or set default_model_filename",
+        spec.name,
+        model.version,
+        file.strip_prefix(&model.directory).unwrap_or(&file).display()
+    ))
+    .with_model(&*spec.name))
+}
