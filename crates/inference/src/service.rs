@@ -97,4 +97,9 @@ pub trait ModelControl: Send + Sync {
 
     /// Every registered model, sorted by name.
     fn registered(&self) -> Vec<RegisteredModel>;
+
+    /// Whether a model of this name is registered. Asked for each invocation, so worth answering without the whole list.
+    fn is_registered(&self, name: &str) -> bool {
+        self.registered().iter().any(|model| model.name == name)
+    }
 }
