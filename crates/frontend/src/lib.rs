@@ -1,1 +1,41 @@
-//! frontend.
+//! The HTTP surfaces: KServe v2 with Triton's extensions, the SageMaker runtime API, the SageMaker container contract, and
+//! the metrics page. This crate alone knows wire formats; models are behind [`inference::InferenceService`].
+//!
+//! A request's way: [`serve`] (sockets, draining) → a router ([`http_router`], [`sagemaker_router`]) → one pipeline for every
+//! surface (`infer`: read the body, decode, run, encode) → one table of statuses ([`status`]).
+
+mod body;
+mod codec;
+mod config;
+mod http;
+mod infer;
+mod reply;
+mod sagemaker;
+mod serve;
+pub mod status;
+mod telemetry;
+
+use std::sync::Arc;
+
+use axum::Router;
+
+pub use self::http::{http_router, metrics_router};
+pub use config::{FrontendConfig, Services};
+pub use sagemaker::sagemaker_router;
+pub use serve::{DrainReport, ServeConfig, serve};
+pub use telemetry::describe_metrics;
+
+/// What every handler has at hand.
+pub(crate) struct App {
+    pub(crate) services: Services,
+    pub(crate) config: FrontendConfig,
+}
+
+/// [`App`], shared.
+pub(crate) type Shared = Arc<App>;
+
+/// Gives a router its state and what all routers have in common.
+pub(crate) fn finish(router: Router<Shared>, services: Services, config: FrontendConfig) -> Router {
+    let router = router.fallback(reply::unknown_route).method_not_allowed_fallback(reply::unknown_method);
+    router.layer(reply::catch_panics()).with_state(Arc::new(App { services, config }))
+}

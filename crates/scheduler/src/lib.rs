@@ -1,1 +1,23 @@
-//! scheduler.
+//! Runs requests on loaded models: a queue and instances for one model, steps in order for an ensemble.
+//!
+//! What decides (the ensemble's plan, what a request demands of it, which step may start) is pure and stands in files of
+//! its own; what waits, runs and counts is in [`ScheduledModel`] and [`Ensemble`].
+
+mod answer;
+mod config;
+mod ensemble;
+pub mod ensemble_plan;
+mod executor;
+mod instances;
+mod labels;
+mod metric;
+mod model;
+mod queue;
+
+pub use config::SchedulerConfig;
+pub use ensemble::Ensemble;
+pub use ensemble_plan::{EnsemblePlan, PlanProblem, PlannedStep};
+pub use executor::Executor;
+pub use labels::ModelLabels;
+pub use metric::{ModelMetrics, describe_metrics};
+pub use model::ScheduledModel;

@@ -1,0 +1,203 @@
+//! Reads the body of an inference request (KServe v2 "Inference Request JSON Object", with Triton's extensions).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use inference::{DataType, Error, NamedTensor, Parameter, Parameters, Result, Shape, Tensor, TensorName};
+
+use super::cursor::Cursor;
+use super::framing::Layout;
+use super::input::{self, Pending};
+
+/// An inference request as the wire has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct WireRequest {
+    pub(crate) id: String,
+    pub(crate) inputs: Vec<NamedTensor>,
+    pub(crate) outputs: Vec<OutputChoice>,
+    pub(crate) parameters: Parameters,
+    /// `binary_data_output`: outputs that do not say themselves are binary.
+    pub(crate) binary_output: Option<bool>,
+    /// `timeout`, where it is not zero.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// A requested output.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct OutputChoice {
+    pub(crate) name: TensorName,
+    /// `binary_data`.
+    pub(crate) binary: Option<bool>,
+    /// `classification`: the best so many classes instead of the tensor.
+    pub(crate) classes: Option<usize>,
+}
+
+/// Reads a request whose body is laid out as `layout` says; a raw one needs [`raw_input`] instead.
+///
+/// # Errors
+/// InvalidArgument that names the input, the place, and what was expected.
+pub(crate) fn parse(body: &Bytes, layout: Layout, max_depth: usize) -> Result<WireRequest> {
+    let json_length = match layout {
+        Layout::Binary(length) => length,
+        Layout::Json | Layout::Raw => body.len(),
+    };
+    let Some(json) = body.get(..json_length) else {
+        return Err(Error::invalid_argument(format!(
+            "the head announces {json_length} bytes of JSON, but the body has only {}",
+            body.len()
+        )));
+    };
+    let mut cursor = Cursor::new(json, max_depth);
+    let mut request = WireRequest::default();
+    let pending = request_object(&mut cursor, &mut request)?;
+    if cursor.peek().is_some() {
+        return Err(cursor.expected("the end of the JSON"));
+    }
+    let Some(pending) = pending else {
+        return Err(Error::invalid_argument(
+            "unable to parse 'inputs': the request's JSON has no member 'inputs'; expected an array of tensors",
+        ));
+    };
+    request.inputs = input::attach(pending, body.slice(json_length..))?;
+    Ok(request)
+}
+
+fn request_object(cursor: &mut Cursor<'_>, request: &mut WireRequest) -> Result<Option<Vec<Pending>>> {
+    let mut pending = None;
+    cursor.object("the request as a JSON object", |cursor, key| {
+        match key {
+            "id" => request.id = cursor.string("'id' as a string")?.into_owned(),
+            "inputs" => pending = Some(input::read_all(cursor)?),
+            "outputs" => request.outputs = outputs(cursor)?,
+            "parameters" => parameters(cursor, request)?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(pending)
+}
+
+fn parameters(cursor: &mut Cursor<'_>, request: &mut WireRequest) -> Result<()> {
+    cursor.object("'parameters' as an object", |cursor, key| {
+        match key {
+            "binary_data_output" => request.binary_output = Some(flag(cursor, key)?),
+            "timeout" => {
+                let microseconds = count(cursor, key)?;
+                request.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+            }
+            _ => {
+                let value = parameter(cursor).map_err(|error| error.context(format!("parameter '{key}'")))?;
+                request.parameters.insert(key.to_owned(), value);
+            }
+        }
+        Ok(())
+    })
+}
+
+fn parameter(cursor: &mut Cursor<'_>) -> Result<Parameter> {
+    match cursor.peek() {
+        Some(b'"') => Ok(Parameter::String(cursor.string("a string")?.into_owned())),
+        Some(b't' | b'f') => Ok(Parameter::Bool(cursor.boolean()?)),
+        Some(b'-' | b'0'..=b'9') => {
+            let end = cursor.rest().iter().position(|byte| !b"+-0123456789".contains(byte));
+            let fractional = end.is_some_and(|end| matches!(cursor.rest()[end], b'.' | b'e' | b'E'));
+            if fractional { cursor.float().map(Parameter::Double) } else { cursor.integer().map(Parameter::Int64) }
+        }
+        _ => Err(cursor.expected("a string, a number, true or false")),
+    }
+}
+
+fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<OutputChoice>> {
+    let mut outputs: Vec<OutputChoice> = Vec::new();
+    cursor.array("'outputs' as an array", |cursor, position| {
+        let output = output(cursor).map_err(|error| error.context(format!("outputs[{position}]")))?;
+        if outputs.iter().any(|other| other.name == output.name) {
+            return Err(cursor.fault(&format!("output '{}' is requested twice", output.name)));
+        }
+        outputs.push(output);
+        Ok(())
+    })?;
+    Ok(outputs)
+}
+
+fn output(cursor: &mut Cursor<'_>) -> Result<OutputChoice> {
+    let mut name = None;
+    let (mut binary, mut classes) = (None, None);
+    cursor.object("an output as an object", |cursor, key| match key {
+        "name" => {
+            name = Some(TensorName::from(&*cursor.string("'name' as a string")?));
+            Ok(())
+        }
+        "parameters" => cursor.object("'parameters' as an object", |cursor, key| {
+            match key {
+                "binary_data" => binary = Some(flag(cursor, key)?),
+                "classification" => classes = usize::try_from(count(cursor, key)?).ok().filter(|classes| *classes > 0),
+                _ => refuse_shared_memory(key).and_then(|()| cursor.skip())?,
+            }
+            Ok(())
+        }),
+        _ => cursor.skip(),
+    })?;
+    let name = name.ok_or_else(|| cursor.fault("an output has no member 'name'"))?;
+    Ok(OutputChoice { name, binary, classes })
+}
+
+/// Reads a boolean parameter; Triton's clients also write 0 and 1.
+pub(super) fn flag(cursor: &mut Cursor<'_>, name: &str) -> Result<bool> {
+    let value = match cursor.peek() {
+        Some(b'0' | b'1') => cursor.integer().map(|value| value != 0),
+        _ => cursor.boolean(),
+    };
+    value.map_err(|error| error.context(format!("parameter '{name}'")))
+}
+
+/// Reads a parameter that counts something.
+pub(super) fn count(cursor: &mut Cursor<'_>, name: &str) -> Result<u64> {
+    let value = cursor.integer().map_err(|error| error.context(format!("parameter '{name}'")))?;
+    u64::try_from(value).map_err(|_| cursor.fault(&format!("parameter '{name}' is {value}; expected 0 or more")))
+}
+
+/// Silence about a tensor that lies elsewhere would answer wrongly.
+pub(super) fn refuse_shared_memory(parameter: &str) -> Result<()> {
+    if parameter.starts_with("shared_memory") {
+        return Err(Error::unsupported(format!(
+            "parameter '{parameter}': shared memory is not supported; send the tensor in the request"
+        )));
+    }
+    Ok(())
+}
+
+/// The one input of a raw binary request, whose body is its data: at most one dimension may be open, and takes what fits.
+///
+/// # Errors
+/// InvalidArgument when the body cannot be this input.
+pub(crate) fn raw_input(name: &TensorName, datatype: DataType, shape: &Shape, body: Bytes) -> Result<NamedTensor> {
+    let open = shape.iter().filter(|dim| **dim == -1).count();
+    let (elements, data) = match datatype.size() {
+        Some(size) => (body.len() / size, body),
+        // A raw BYTES input is one element without its length.
+        None => (1, inference::encode_bytes_elements([&body[..]])),
+    };
+    let fixed = shape.iter().filter(|dim| **dim != -1).fold(1i64, |product, dim| product.saturating_mul(*dim));
+    // The batch dimension comes first, and is the one that is 1 when another is open too.
+    let leading_one = open == 2 && shape.first() == Some(&-1);
+    if open > 1 && !leading_one {
+        return Err(Error::invalid_argument(format!(
+            "raw binary request: input '{name}' has shape {shape} with {open} open dimensions, so that the body's length \
+             does not tell its shape; send a JSON header"
+        )));
+    }
+    let fill = if fixed > 0 { elements as i64 / fixed } else { 0 };
+    let mut skip_first = leading_one;
+    let filled: Shape = shape
+        .iter()
+        .map(|dim| match dim {
+            -1 if std::mem::take(&mut skip_first) => 1,
+            -1 => fill,
+            dim => *dim,
+        })
+        .collect();
+    let tensor = Tensor::new(datatype, filled, data)
+        .map_err(|error| error.context(format!("raw binary request: input '{name}'")))?;
+    Ok(NamedTensor::new(name.clone(), tensor))
+}

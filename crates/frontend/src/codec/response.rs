@@ -1,0 +1,160 @@
+//! Writes the body of an answer (KServe v2 "Inference Response JSON Object", with Triton's extensions).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use inference::{Error, InferResponse, Parameter, Parameters, Result, Tensor};
+
+use super::classification::classify;
+use super::numbers_out;
+use super::request::OutputChoice;
+
+/// What an answer is made from, beside the response itself.
+pub(crate) struct Answer<'a> {
+    /// The request's `id`; left out when empty.
+    pub(crate) id: &'a str,
+    /// The name that the client used.
+    pub(crate) model_name: &'a str,
+    /// The outputs that the client asked for, if it did.
+    pub(crate) choices: &'a [OutputChoice],
+    /// Whether outputs that do not say are binary.
+    pub(crate) binary: bool,
+    /// The largest body, in bytes.
+    pub(crate) max_size: u64,
+}
+
+/// An answer's body.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    /// Bytes of JSON before the first binary tensor; `None` when there is none.
+    pub(crate) json_length: Option<usize>,
+    /// The parts, in order; tensors are the response's own bytes.
+    pub(crate) parts: Vec<Bytes>,
+}
+
+/// Writes a response.
+///
+/// # Errors
+/// InvalidArgument when the body would be larger than the bound, or when a BYTES output that is not UTF-8 was to be JSON.
+pub(crate) fn encode(response: &InferResponse, answer: &Answer<'_>) -> Result<Encoded> {
+    let mut json = Json { text: Vec::with_capacity(256), max_size: answer.max_size };
+    let mut binary = Vec::new();
+    let mut size = 0;
+    json.text.push(b'{');
+    head(&mut json, response, answer);
+    json.raw("\"outputs\":[");
+    for (position, output) in response.outputs.iter().enumerate() {
+        if position > 0 {
+            json.text.push(b',');
+        }
+        let choice = answer.choices.iter().find(|choice| choice.name == output.name);
+        let tensor = match choice.and_then(|choice| choice.classes) {
+            Some(classes) => Cow::Owned(classes_of(response, &output.name, &output.tensor, classes)?),
+            None => Cow::Borrowed(&output.tensor),
+        };
+        let is_binary = choice.and_then(|choice| choice.binary).unwrap_or(answer.binary);
+        write_output(&mut json, &output.name, &tensor, is_binary)
+            .map_err(|error| error.context(format!("output '{}'", output.name)))?;
+        if is_binary {
+            size += tensor.data().len() as u64;
+            binary.push(tensor.data().clone());
+        }
+        json.check_size(size)?;
+    }
+    json.raw("]}");
+    json.check_size(size)?;
+    let json_length = (!binary.is_empty()).then_some(json.text.len());
+    let parts = std::iter::once(Bytes::from(json.text)).chain(binary).collect();
+    Ok(Encoded { json_length, parts })
+}
+
+fn classes_of(response: &InferResponse, name: &str, tensor: &Tensor, classes: usize) -> Result<Tensor> {
+    let labels = response.model.as_ref().and_then(|model| model.labels.get(name)).map_or(&[][..], Vec::as_slice);
+    let batches = response.model.as_ref().is_some_and(|model| model.spec.batches());
+    classify(tensor, batches, classes, labels).map_err(|error| error.context(format!("output '{name}'")))
+}
+
+fn head(json: &mut Json, response: &InferResponse, answer: &Answer<'_>) {
+    if !answer.id.is_empty() {
+        json.member("id", answer.id);
+    }
+    json.member("model_name", answer.model_name);
+    if let Some(model) = &response.model {
+        json.member("model_version", &model.version.to_string());
+    }
+    if !response.parameters.is_empty() {
+        json.parameters(&response.parameters);
+    }
+}
+
+fn write_output(json: &mut Json, name: &str, tensor: &Tensor, binary: bool) -> Result<()> {
+    json.text.push(b'{');
+    json.member("name", name);
+    json.member("datatype", tensor.datatype().name());
+    // A shape is written like JSON.
+    json.raw(&format!("\"shape\":{},", tensor.shape()));
+    if binary {
+        json.raw(&format!("\"parameters\":{{\"binary_data_size\":{}}}}}", tensor.data().len()));
+        return Ok(());
+    }
+    json.raw("\"data\":[");
+    let limit = usize::try_from(json.max_size).unwrap_or(usize::MAX);
+    if !numbers_out::write(&mut json.text, tensor, limit)? {
+        return Err(too_large(json.max_size));
+    }
+    json.raw("]}");
+    Ok(())
+}
+
+fn too_large(max_size: u64) -> Error {
+    Error::invalid_argument(format!(
+        "the response is larger than the {max_size} bytes that --max-response-size allows; ask for fewer outputs, a smaller \
+         batch or binary data, or raise it"
+    ))
+}
+
+/// JSON being written.
+struct Json {
+    text: Vec<u8>,
+    max_size: u64,
+}
+
+impl Json {
+    fn raw(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+
+    /// `"name":"value",`
+    fn member(&mut self, name: &str, value: &str) {
+        self.string(name);
+        self.text.push(b':');
+        self.string(value);
+        self.text.push(b',');
+    }
+
+    fn string(&mut self, value: &str) {
+        numbers_out::write_string(&mut self.text, value);
+    }
+
+    fn parameters(&mut self, parameters: &Parameters) {
+        self.raw("\"parameters\":{");
+        for (position, (name, value)) in parameters.iter().enumerate() {
+            if position > 0 {
+                self.text.push(b',');
+            }
+            self.string(name);
+            self.text.push(b':');
+            match value {
+                Parameter::Bool(value) => self.raw(if *value { "true" } else { "false" }),
+                Parameter::Int64(value) => self.raw(itoa::Buffer::new().format(*value)),
+                Parameter::Double(value) => self.raw(ryu::Buffer::new().format(*value)),
+                Parameter::String(value) => self.string(value),
+            }
+        }
+        self.raw("},");
+    }
+
+    fn check_size(&self, binary: u64) -> Result<()> {
+        if self.text.len() as u64 + binary <= self.max_size { Ok(()) } else { Err(too_large(self.max_size)) }
+    }
+}

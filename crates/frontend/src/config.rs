@@ -1,0 +1,65 @@
+//! What the front end is told at start-up, each bound with a name.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use inference::{InferenceService, ModelControl};
+
+/// Limits and names of the HTTP surfaces.
+#[derive(Clone, Debug)]
+pub struct FrontendConfig {
+    /// The largest request body, in bytes (`--max-request-size`).
+    pub max_request_size: u64,
+    /// The largest response body, in bytes (`--max-response-size`).
+    pub max_response_size: u64,
+    /// How deep a request's JSON may nest, its outermost object included; at most [`FrontendConfig::MAX_JSON_DEPTH`].
+    pub max_json_depth: usize,
+    /// How long the next part of a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long an invocation of the SageMaker runtime API may take, a load included.
+    pub invocation_timeout: Duration,
+    /// `name` of `GET /v2`.
+    pub server_name: String,
+    /// `version` of `GET /v2`.
+    pub server_version: String,
+    /// The only endpoint name that the SageMaker runtime API answers to; any when `None`.
+    pub endpoint: Option<String>,
+    /// The production variant that answers name when the client named none.
+    pub production_variant: String,
+    /// Folders below which `POST /models` of the container contract may register repositories.
+    pub registered_roots: Vec<PathBuf>,
+}
+
+impl FrontendConfig {
+    /// The deepest nesting that can be allowed: reading recurses, and a thread's stack is finite.
+    pub const MAX_JSON_DEPTH: usize = 256;
+}
+
+impl Default for FrontendConfig {
+    fn default() -> Self {
+        FrontendConfig {
+            max_request_size: 64 << 20,
+            max_response_size: 256 << 20,
+            // Triton's bound.
+            max_json_depth: 100,
+            body_timeout: Duration::from_secs(30),
+            // SageMaker's own bound for real-time endpoints.
+            invocation_timeout: Duration::from_secs(60),
+            server_name: "panoply".to_owned(),
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            endpoint: None,
+            production_variant: "AllTraffic".to_owned(),
+            registered_roots: vec![PathBuf::from("/opt/ml/models")],
+        }
+    }
+}
+
+/// What answers the requests.
+#[derive(Clone)]
+pub struct Services {
+    /// Runs inferences.
+    pub inference: Arc<dyn InferenceService>,
+    /// Knows the models.
+    pub control: Arc<dyn ModelControl>,
+}

@@ -1,0 +1,149 @@
+//! What the server and its models are: server metadata, model metadata, model configuration, repository index.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use inference::{DataType, Error, IndexEntry, ModelInfo, ModelKey, ModelState, Result, Shape};
+use prost::Message;
+use protocol::model_config::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+use super::path::ModelPath;
+use crate::body::{self, Bounds};
+use crate::status::Failure;
+use crate::{App, Shared, infer, reply};
+
+/// The extensions of KServe v2 that are there, by Triton's names for them.
+const EXTENSIONS: [&str; 4] = ["classification", "model_configuration", "binary_tensor_data", "parameters"];
+/// Bytes that the body of an index request may have.
+const MAX_INDEX_REQUEST: u64 = 64 << 10;
+
+#[derive(Serialize)]
+struct ServerMetadata<'a> {
+    name: &'a str,
+    version: &'a str,
+    extensions: [&'static str; EXTENSIONS.len()],
+}
+
+#[derive(Serialize)]
+struct ModelMetadata<'a> {
+    name: String,
+    versions: Vec<String>,
+    platform: &'a str,
+    inputs: Vec<TensorMetadata<'a>>,
+    outputs: Vec<TensorMetadata<'a>>,
+}
+
+#[derive(Serialize)]
+struct TensorMetadata<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: Vec<i64>,
+}
+
+#[derive(Serialize)]
+struct IndexLine<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+}
+
+#[derive(Deserialize, Default)]
+struct IndexRequest {
+    #[serde(default)]
+    ready: bool,
+}
+
+/// `GET /v2`.
+pub(super) async fn server(State(app): State<Shared>) -> Response {
+    let (name, version) = (&app.config.server_name, &app.config.server_version);
+    reply::json(&ServerMetadata { name, version, extensions: EXTENSIONS })
+}
+
+/// `GET /v2/models/{name}[/versions/{version}]`.
+pub(super) async fn model(State(app): State<Shared>, path: ModelPath) -> Response {
+    match app.services.control.describe(&path.key).await {
+        Ok(info) => reply::json(&metadata(&path.key, &info)),
+        Err(error) => refuse(&path.key, error.into()),
+    }
+}
+
+fn metadata<'a>(key: &ModelKey, info: &'a ModelInfo) -> ModelMetadata<'a> {
+    let spec = &info.spec;
+    let tensor = |name: &'a str, datatype: DataType, dims: &Shape| TensorMetadata {
+        name,
+        datatype: datatype.name(),
+        shape: spec.full_shape(dims).to_vec(),
+    };
+    let versions = if key.version.is_some() { std::slice::from_ref(&info.version) } else { &info.versions[..] };
+    ModelMetadata {
+        name: key.to_string(),
+        versions: versions.iter().map(u64::to_string).collect(),
+        platform: &spec.platform,
+        inputs: spec.inputs.iter().map(|input| tensor(&input.name, input.datatype, &input.dims)).collect(),
+        outputs: spec.outputs.iter().map(|output| tensor(&output.name, output.datatype, &output.dims)).collect(),
+    }
+}
+
+/// `GET /v2/models/{name}[/versions/{version}]/config`.
+pub(super) async fn config(State(app): State<Shared>, path: ModelPath) -> Response {
+    match app.services.control.describe(&path.key).await.and_then(|info| config_json(&info)) {
+        Ok(text) => reply::json_text(200, text),
+        Err(error) => refuse(&path.key, error.into()),
+    }
+}
+
+fn config_json(info: &ModelInfo) -> Result<String> {
+    let config = ModelConfig::decode(info.config.clone()).map_err(|error| {
+        Error::internal(format!("the configuration of model '{}' cannot be read back", info.spec.name))
+            .with_source(error)
+    })?;
+    Ok(protocol::model_config_json(&config))
+}
+
+/// `POST /v2/repository/index`.
+pub(super) async fn index(State(app): State<Shared>, request: Request) -> Response {
+    match index_request(&app, request).await {
+        Ok(request) => reply::json(&lines(&app.services.control.index(), request.ready)),
+        Err(failure) => refuse(&ModelKey::default(), failure),
+    }
+}
+
+async fn index_request(app: &App, request: Request) -> Result<IndexRequest, Failure> {
+    let (head, body) = request.into_parts();
+    let bounds = Bounds { size: MAX_INDEX_REQUEST, timeout: app.config.body_timeout };
+    let body = body::read(&head.headers, body, bounds, None).await?;
+    if body.trim_ascii().is_empty() {
+        return Ok(IndexRequest::default());
+    }
+    let parsed = serde_json::from_slice(&body);
+    parsed.map_err(|error| {
+        Error::invalid_argument(format!("the index request's body is not like {{\"ready\":true}}: {error}")).into()
+    })
+}
+
+fn lines(entries: &[IndexEntry], only_ready: bool) -> Vec<IndexLine<'_>> {
+    let wanted = entries.iter().filter(|entry| !only_ready || entry.state == ModelState::Ready);
+    wanted
+        .map(|entry| {
+            // As Triton, a model that was never asked for is told by its name alone.
+            let never_loaded =
+                entry.state == ModelState::Unavailable && entry.version.is_none() && entry.reason.is_empty();
+            IndexLine {
+                name: &entry.name,
+                version: entry.version.map(|version| version.to_string()),
+                state: (!never_loaded).then(|| entry.state.name()),
+                reason: &entry.reason,
+            }
+        })
+        .collect()
+}
+
+fn refuse(key: &ModelKey, failure: Failure) -> Response {
+    let status = failure.status(false);
+    infer::log(key, &failure, &status);
+    reply::decorate(reply::error(status.http, failure.message()), &status)
+}

@@ -1,0 +1,43 @@
+//! The model that a path of KServe v2 names.
+
+use std::collections::HashMap;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::response::Response;
+use http::request::Parts;
+use inference::{Error, ModelKey, Result};
+
+use crate::reply;
+use crate::status;
+
+/// `/v2/models/{name}[/versions/{version}]`; an escaped `/` in the name is part of it.
+pub(super) struct ModelPath {
+    pub(super) key: ModelKey,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let segments: Result<Path<HashMap<String, String>>, _> = Path::from_request_parts(parts, state).await;
+        let key = segments
+            .map_err(|_| Error::invalid_argument("the model's name in the path is not UTF-8 once its escapes are read"))
+            .and_then(|Path(segments)| key(&segments));
+        key.map(|key| ModelPath { key })
+            .map_err(|error| reply::error(status::of_error(&error, false).http, error.message()))
+    }
+}
+
+fn key(segments: &HashMap<String, String>) -> Result<ModelKey> {
+    let name = segments.get("name").map(String::as_str).unwrap_or_default();
+    let version = segments.get("version").map(|version| parse_version(version)).transpose()?;
+    Ok(ModelKey { version, ..ModelKey::of_model(name) })
+}
+
+fn parse_version(text: &str) -> Result<u64> {
+    text.parse().ok().filter(|version| *version > 0).ok_or_else(|| {
+        Error::invalid_argument(format!(
+            "failed to get model version from specified version string '{text}' (details: expected an integer above 0)"
+        ))
+    })
+}

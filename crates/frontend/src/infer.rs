@@ -1,0 +1,197 @@
+//! One inference request, from its head and body to its answer: the same for every HTTP surface.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use inference::{
+    CacheOutcome, Error, ErrorKind, InferRequest, InferResponse, LoadTiming, ModelKey, NamedTensor, Result, TargetModel,
+};
+
+use crate::App;
+use crate::body::{self, Bounds, Frames};
+use crate::codec::{self, Announce, Answer, Encoded, Framing, Layout, WireRequest};
+use crate::status::{Failure, Status};
+use crate::telemetry::{InFlight, Surface};
+
+/// The header that names an archive.
+pub(crate) const TARGET_MODEL: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-model");
+const CACHE: HeaderName = HeaderName::from_static("x-panoply-cache");
+const VERSION: HeaderName = HeaderName::from_static("x-panoply-version");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Bytes of JSON (or of tensors to be written as JSON) that take longer than a hop to another thread is worth saving.
+const LONG_JSON: usize = 1 << 20;
+
+/// A request as a surface hands it over.
+pub(crate) struct Invocation {
+    pub(crate) surface: Surface,
+    /// Which model; an error when the client named one that cannot be.
+    pub(crate) key: Result<ModelKey>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body,
+    /// How this surface announces binary answers.
+    pub(crate) announce: Announce,
+    /// The surface's own bound on the time to an answer.
+    pub(crate) time_limit: Option<Duration>,
+}
+
+/// Answers a request; `refuse` puts a failure into the surface's shape. Records its one outcome.
+pub(crate) async fn answer(
+    app: &App,
+    invocation: Invocation,
+    refuse: impl FnOnce(&Failure, &Status) -> Response,
+) -> Response {
+    let in_flight = InFlight::begin(invocation.surface);
+    let key = invocation.key.clone().unwrap_or_default();
+    match run(app, invocation, in_flight.began()).await {
+        Ok(response) => {
+            in_flight.succeed();
+            response
+        }
+        Err(failure) => {
+            let status = failure.status(is_loading(app, &key, &failure));
+            log(&key, &failure, &status);
+            in_flight.fail(status.label);
+            crate::reply::decorate(refuse(&failure, &status), &status)
+        }
+    }
+}
+
+/// Whether time ran out while the model was not in memory.
+fn is_loading(app: &App, key: &ModelKey, failure: &Failure) -> bool {
+    let timed_out = matches!(failure, Failure::Error(error) if error.kind() == ErrorKind::DeadlineExceeded);
+    timed_out && !app.services.control.is_model_ready(key)
+}
+
+pub(crate) fn log(key: &ModelKey, failure: &Failure, status: &Status) {
+    match failure {
+        Failure::Error(error) if error.kind() == ErrorKind::Internal => {
+            tracing::error!(model = %key, outcome = status.label, "{error:#}");
+        }
+        _ => tracing::debug!(model = %key, outcome = status.label, "{}", failure.message()),
+    }
+}
+
+async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Response, Failure> {
+    let key = invocation.key?;
+    let framing = Framing::from_headers(&invocation.headers, invocation.announce)?;
+    // bytes ─► one buffer
+    let bounds = Bounds { size: app.config.max_request_size, timeout: app.config.body_timeout };
+    let body = body::read(&invocation.headers, invocation.body, bounds, framing.tensors_at()).await?;
+    // ─► what the client asks for
+    let mut wire = decode(app, &key, framing.layout, body).await?;
+    let limit = [wire.timeout, invocation.time_limit].into_iter().flatten().min();
+    let request = InferRequest {
+        model: key.clone(),
+        id: wire.id.clone(),
+        inputs: std::mem::take(&mut wire.inputs),
+        outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
+        parameters: std::mem::take(&mut wire.parameters),
+        deadline: limit.and_then(|limit| began.checked_add(limit)),
+    };
+    // ─► the models ─►
+    let response = app.services.inference.infer(request).await?;
+    // ─► bytes
+    let mut headers = HeaderMap::new();
+    if let Some(outcome) = &response.cache {
+        cache_headers(&mut headers, outcome);
+    }
+    let binary = wire.binary_output.unwrap_or(framing.prefers_binary);
+    let encoded = encode(app.config.max_response_size, &key, wire, binary, response).await?;
+    codec::announce(&mut headers, framing.announce, encoded.json_length);
+    let mut reply = Response::new(Body::new(Frames::new(encoded.parts)));
+    *reply.headers_mut() = headers;
+    Ok(reply)
+}
+
+async fn decode(app: &App, key: &ModelKey, layout: Layout, body: Bytes) -> Result<WireRequest> {
+    let max_depth = app.config.max_json_depth.min(crate::FrontendConfig::MAX_JSON_DEPTH);
+    let json_length = match layout {
+        Layout::Raw => {
+            let inputs = vec![raw_input(app, key, body).await?];
+            return Ok(WireRequest { inputs, ..WireRequest::default() });
+        }
+        Layout::Json => body.len(),
+        Layout::Binary(length) => length,
+    };
+    off_thread_if(json_length > LONG_JSON, move || codec::parse(&body, layout, max_depth)).await
+}
+
+async fn encode(
+    max_size: u64,
+    key: &ModelKey,
+    wire: WireRequest,
+    binary: bool,
+    response: InferResponse,
+) -> Result<Encoded> {
+    let model_name = name(key, &response);
+    let tensor_bytes: usize = response.outputs.iter().map(|output| output.tensor.data().len()).sum();
+    let job = move || {
+        let answer = Answer { id: &wire.id, model_name: &model_name, choices: &wire.outputs, binary, max_size };
+        codec::encode(&response, &answer)
+    };
+    off_thread_if(!binary && tensor_bytes > LONG_JSON, job).await
+}
+
+/// Runs a job that would hold up other requests' threads for milliseconds on a thread of its own; a short one here.
+async fn off_thread_if<T: Send + 'static>(long: bool, job: impl FnOnce() -> T + Send + 'static) -> T {
+    if !long {
+        return job();
+    }
+    match tokio::task::spawn_blocking(job).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// The name that the client used, or the model's own where it used none.
+fn name(key: &ModelKey, response: &InferResponse) -> String {
+    let name = key.to_string();
+    match &response.model {
+        Some(model) if name.is_empty() => model.spec.name.to_string(),
+        _ => name,
+    }
+}
+
+async fn raw_input(app: &App, key: &ModelKey, body: Bytes) -> Result<NamedTensor> {
+    let model = app.services.control.describe(key).await?;
+    match model.spec.inputs.as_slice() {
+        [input] => codec::raw_input(&input.name, input.datatype, &model.spec.full_shape(&input.dims), body),
+        inputs => Err(Error::invalid_argument(format!(
+            "raw binary request: model '{key}' has {} inputs, and only a model of exactly 1 can be called without a JSON \
+             header",
+            inputs.len()
+        ))),
+    }
+}
+
+fn cache_headers(headers: &mut HeaderMap, outcome: &CacheOutcome) {
+    let mut set = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(CACHE, &outcome.tier.to_string());
+    set(VERSION, &outcome.version);
+    if let Some(LoadTiming { download, unpack, load }) = outcome.load {
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let (download, unpack, load) = (milliseconds(download), milliseconds(unpack), milliseconds(load));
+        set(SERVER_TIMING, &format!("download;dur={download:.3}, unpack;dur={unpack:.3}, load;dur={load:.3}"));
+    }
+}
+
+/// The archive that the head names, if it names one.
+pub(crate) fn target(headers: &HeaderMap) -> Result<Option<TargetModel>> {
+    let Some(value) = headers.get(&TARGET_MODEL) else { return Ok(None) };
+    let key = std::str::from_utf8(value.as_bytes())
+        .map_err(|_| Error::invalid_argument("the header X-Amzn-SageMaker-Target-Model is not UTF-8"))?;
+    TargetModel::new(key).map(Some)
+}
+
+/// The model of `/invocations`: the archive that the head names, or the only model there is.
+pub(crate) fn target_or_only(headers: &HeaderMap) -> Result<ModelKey> {
+    Ok(target(headers)?.map_or_else(ModelKey::default, ModelKey::of_target))
+}

@@ -1,0 +1,77 @@
+//! Small answers: JSON, empty, and errors in the shape that most surfaces share (`{"error": "..."}`).
+
+use std::any::Any;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, header};
+use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::status::{self, Refusal, Status};
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+}
+
+/// 200 and a JSON body.
+pub(crate) fn json(value: &impl Serialize) -> Response {
+    json_with(200, value)
+}
+
+/// A JSON body under any status.
+pub(crate) fn json_with(status: u16, value: &impl Serialize) -> Response {
+    let text = serde_json::to_vec(value).expect("invariant: plain structures with string keys");
+    json_text(status, text)
+}
+
+/// A body that is JSON already.
+pub(crate) fn json_text(status: u16, text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status::code(status);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A status without a body.
+pub(crate) fn empty(status: u16) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status::code(status);
+    response
+}
+
+/// `{"error": message}`.
+pub(crate) fn error(number: u16, message: &str) -> Response {
+    json_with(number, &ErrorBody { error: message })
+}
+
+/// Adds what a status says beyond its number.
+pub(crate) fn decorate(mut response: Response, status: &Status) -> Response {
+    if status.retry {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if status.http == status::of_refusal(Refusal::Encoding).http {
+        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    response
+}
+
+pub(crate) async fn unknown_route() -> Response {
+    error(status::of_refusal(Refusal::Route).http, "Not Found")
+}
+
+pub(crate) async fn unknown_method() -> Response {
+    error(status::of_refusal(Refusal::Method).http, "Method Not Allowed")
+}
+
+/// Turns a handler's panic into an answer, so that its connection lives on.
+pub(crate) fn catch_panics() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Response> {
+    CatchPanicLayer::custom(panicked as fn(Box<dyn Any + Send>) -> Response)
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> Response {
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("of an unknown type"), "a request handler panicked");
+    error(500, "internal error: the request's handler panicked; the server's log has more")
+}

@@ -1,0 +1,306 @@
+//! Models that answer by name, behind the real routers on real sockets.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use frontend::{DrainReport, FrontendConfig, ServeConfig, Services};
+use inference::{
+    BoxFuture, CacheOutcome, CacheTier, DataType, Error, ErrorKind, IndexEntry, InferRequest, InferResponse,
+    InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState, NamedTensor,
+    OutputSpec, RegisteredModel, Result, Shape,
+};
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What every model of these tests looks like: one FP32 input and output of any length, in batches.
+pub fn model_info(name: &str) -> Arc<ModelInfo> {
+    let dims = Shape::from([-1]);
+    let input = InputSpec {
+        name: "INPUT0".into(),
+        datatype: DataType::Fp32,
+        dims: dims.clone(),
+        reshape: None,
+        optional: false,
+    };
+    let output =
+        OutputSpec { name: "OUTPUT0".into(), datatype: DataType::Fp32, dims, reshape: None, label_filename: None };
+    let spec =
+        ModelSpec { max_batch_size: 8, inputs: vec![input], outputs: vec![output], ..ModelSpec::new(name, "identity") };
+    let config = protocol::model_config::ModelConfig { name: name.to_owned(), max_batch_size: 8, ..Default::default() };
+    let labels = vec!["cat".to_owned(), "dog".to_owned(), "emu".to_owned()];
+    Arc::new(ModelInfo {
+        spec: Arc::new(spec),
+        version: 1,
+        versions: vec![1],
+        config: config.encode_to_vec().into(),
+        labels: HashMap::from([("OUTPUT0".into(), labels)]),
+    })
+}
+
+/// Counts a request that was given up.
+struct Abandoned<'a>(Option<&'a AtomicUsize>);
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0 {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+pub struct Fake {
+    pub ready: AtomicBool,
+    pub registered: Mutex<Vec<RegisteredModel>>,
+    /// Every request that came this far.
+    pub requests: Mutex<Vec<InferRequest>>,
+    /// Opens once for each request to `slow` that may finish.
+    pub gate: Semaphore,
+    /// Requests to `slow` whose future was dropped before it finished.
+    pub abandoned: AtomicUsize,
+}
+
+impl Fake {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Fake {
+            ready: AtomicBool::new(true),
+            registered: Mutex::default(),
+            requests: Mutex::default(),
+            gate: Semaphore::new(0),
+            abandoned: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn last_request(&self) -> InferRequest {
+        self.requests.lock().expect("not poisoned").last().cloned().expect("a request came through")
+    }
+
+    pub async fn wait_for_requests(&self, count: usize) {
+        until(|| self.requests.lock().expect("not poisoned").len() >= count).await;
+    }
+
+    fn failure(key: &ModelKey) -> Error {
+        let name = key.to_string();
+        let kind = match name.as_str() {
+            "overloaded" => ErrorKind::Overloaded,
+            "noroom" => ErrorKind::NoRoom,
+            "deadline" | "identity-deadline" => ErrorKind::DeadlineExceeded,
+            "unavailable" => ErrorKind::Unavailable,
+            "unsupported" => ErrorKind::Unsupported,
+            "broken" | "modelbroken" => ErrorKind::Internal,
+            "bad" => ErrorKind::InvalidArgument,
+            _ => return Error::not_found(format!("Request for unknown model: '{name}' is not found")),
+        };
+        let error = Error::new(kind, format!("no luck with '{name}'"));
+        if name == "modelbroken" { error.from_model() } else { error }
+    }
+
+    async fn run(&self, request: InferRequest) -> Result<InferResponse> {
+        self.requests.lock().expect("not poisoned").push(request.clone());
+        let key = request.model.clone();
+        let name = key.to_string();
+        let registered = self.is_registered(&name);
+        match name.as_str() {
+            "slow" => {
+                let mut abandoned = Abandoned(Some(&self.abandoned));
+                self.gate.acquire().await.expect("open").forget();
+                abandoned.0 = None;
+            }
+            "panic" => panic!("this model panics"),
+            "" | "identity" | "x.tar.gz" | "team/x.tar.gz" | "inner" => {}
+            _ if registered && name != "noroom" => {}
+            _ => return Err(Self::failure(&key)),
+        }
+        let outputs = request
+            .inputs
+            .iter()
+            .map(|input| NamedTensor::new(input.name.replace("INPUT", "OUTPUT"), input.tensor.clone()));
+        let outputs = outputs.filter(|output| request.wants(&output.name)).collect();
+        let milliseconds = Duration::from_millis;
+        let load = LoadTiming { download: milliseconds(12), unpack: milliseconds(3), load: milliseconds(40) };
+        let cache = name.ends_with(".tar.gz").then(|| CacheOutcome {
+            tier: CacheTier::Store,
+            version: "\"etag-1\"".into(),
+            load: Some(load),
+        });
+        let model = Some(model_info("identity"));
+        Ok(InferResponse { cache, model, ..InferResponse::new(outputs) })
+    }
+}
+
+impl InferenceService for Fake {
+    fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
+        Box::pin(self.run(request))
+    }
+}
+
+impl ModelControl for Fake {
+    fn is_server_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
+    fn is_model_ready(&self, key: &ModelKey) -> bool {
+        let known = ["identity", "identity-deadline"].contains(&key.to_string().as_str());
+        known && key.version.is_none_or(|version| version == 1)
+    }
+
+    fn describe(&self, key: &ModelKey) -> BoxFuture<'_, Result<Arc<ModelInfo>>> {
+        let key = key.clone();
+        Box::pin(async move {
+            match key.to_string().as_str() {
+                "identity" | "team/x.tar.gz" => Ok(model_info("identity")),
+                _ => Err(Self::failure(&key)),
+            }
+        })
+    }
+
+    fn index(&self) -> Vec<IndexEntry> {
+        let entry = |name: &str, version, state, reason: &str| IndexEntry {
+            name: name.to_owned(),
+            version,
+            state,
+            reason: reason.to_owned(),
+        };
+        vec![
+            entry("broken", Some(1), ModelState::Unavailable, "no such file"),
+            entry("cached", None, ModelState::Unavailable, ""),
+            entry("identity", Some(1), ModelState::Ready, ""),
+        ]
+    }
+
+    fn register<'a>(&'a self, name: &'a str, directory: &'a Path) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let url = directory.display().to_string();
+            if url.contains("missing") {
+                return Err(Error::not_found(format!("failed to register '{url}', repository not found")));
+            }
+            if url.contains("huge") {
+                return Err(Error::no_room(format!("'{name}' does not fit")));
+            }
+            if url.contains("wrong") {
+                return Err(Error::invalid_argument(format!("load failed for model '{name}'")));
+            }
+            if self.is_registered(name) {
+                let message = format!("model '{name}' has already been registered");
+                return Err(Error::new(ErrorKind::AlreadyExists, message));
+            }
+            let mut registered = self.registered.lock().expect("not poisoned");
+            registered.push(RegisteredModel { name: name.to_owned(), url });
+            registered.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(())
+        })
+    }
+
+    fn unregister<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut registered = self.registered.lock().expect("not poisoned");
+            let position = registered.iter().position(|model| model.name == name);
+            position.map(|position| drop(registered.remove(position))).ok_or_else(|| Error::not_found("not registered"))
+        })
+    }
+
+    fn registered(&self) -> Vec<RegisteredModel> {
+        self.registered.lock().expect("not poisoned").clone()
+    }
+}
+
+/// Waits until something holds, and fails the test when it does not in a while.
+pub async fn until(holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it never came to be");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub struct Running {
+    pub fake: Arc<Fake>,
+    pub client: reqwest::Client,
+    pub http: SocketAddr,
+    pub sagemaker: SocketAddr,
+    pub drain: CancellationToken,
+    pub servers: Vec<JoinHandle<DrainReport>>,
+}
+
+pub async fn start() -> Running {
+    start_with(FrontendConfig::default(), ServeConfig::default()).await
+}
+
+pub async fn start_with(config: FrontendConfig, serve: ServeConfig) -> Running {
+    let fake = Fake::new();
+    let services = Services { inference: fake.clone(), control: fake.clone() };
+    let drain = CancellationToken::new();
+    let mut addresses = Vec::new();
+    let mut servers = Vec::new();
+    let routers =
+        [frontend::http_router(services.clone(), config.clone()), frontend::sagemaker_router(services, config)];
+    for router in routers {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        addresses.push(listener.local_addr().expect("bound"));
+        servers.push(tokio::spawn(frontend::serve(listener, router, drain.clone(), serve.clone())));
+    }
+    let client = reqwest::Client::new();
+    Running { fake, client, http: addresses[0], sagemaker: addresses[1], drain, servers }
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
+    }
+}
+
+impl Running {
+    pub async fn call(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Reply {
+        let method = method.parse().expect("a method");
+        let mut request = self.client.request(method, format!("http://{address}{path}")).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Reply { status, headers, body: response.bytes().await.expect("a body").to_vec() }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.call(self.http, "GET", path, &[], "").await
+    }
+
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Reply {
+        self.call(self.http, "POST", path, headers, body).await
+    }
+}
+
+/// A request with one FP32 input of shape [1, n].
+pub fn request(values: &[f32]) -> String {
+    format!(r#"{{"inputs":[{{"name":"INPUT0","shape":[1,{}],"datatype":"FP32","data":{values:?}}}]}}"#, values.len())
+}

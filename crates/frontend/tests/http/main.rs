@@ -1,0 +1,7 @@
+//! The HTTP surfaces over real sockets, with models that the tests control.
+
+mod binary;
+mod fake;
+mod sagemaker;
+mod serving;
+mod v2;

@@ -1,0 +1,221 @@
+//! Triton's statistics of one model (`nv_inference_*`), and the guard that gives every request exactly one outcome.
+
+use std::time::Duration;
+
+use inference::{ComputeTiming, Error, ErrorKind, Origin, Result};
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+use tokio::time::Instant;
+
+/// Values of the label `reason`, in the order of [`Reason`].
+const REASONS: [&str; 4] = ["OTHER", "BACKEND", "CANCELED", "REJECTED"];
+
+/// Why a request failed, in Triton's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Other,
+    Backend,
+    Canceled,
+    Rejected,
+}
+
+impl Reason {
+    fn of(error: &Error) -> Self {
+        match (error.kind(), error.origin()) {
+            (ErrorKind::Cancelled, _) => Reason::Canceled,
+            (_, Origin::Model) => Reason::Backend,
+            (ErrorKind::Overloaded | ErrorKind::DeadlineExceeded, Origin::Server) => Reason::Rejected,
+            _ => Reason::Other,
+        }
+    }
+}
+
+/// Handles of the counters of one version of one model. Take them anew at each load: a recorder may forget idle series.
+pub struct ModelMetrics {
+    success: Counter,
+    failures: [Counter; REASONS.len()],
+    inferences: Counter,
+    executions: Counter,
+    request_us: Counter,
+    queue_us: Counter,
+    input_us: Counter,
+    infer_us: Counter,
+    output_us: Counter,
+    pending: Gauge,
+    queue_seconds: Histogram,
+}
+
+impl ModelMetrics {
+    /// Registers the series of a model; `label` comes from [`crate::ModelLabels`]. Every series exists, at 0, from here on.
+    pub fn new(label: &str, version: u64) -> Self {
+        let (model, version) = (label.to_owned(), version.to_string());
+        let count = |name: &'static str| {
+            let counter = counter!(name, "model" => model.clone(), "version" => version.clone());
+            counter.increment(0);
+            counter
+        };
+        let failure = |reason: &'static str| {
+            let labels = [("model", model.clone()), ("reason", reason.to_owned()), ("version", version.clone())];
+            let counter = counter!("nv_inference_request_failure", &labels);
+            counter.increment(0);
+            counter
+        };
+        let pending =
+            gauge!("nv_inference_pending_request_count", "model" => model.clone(), "version" => version.clone());
+        pending.increment(0.0);
+        ModelMetrics {
+            success: count("nv_inference_request_success"),
+            failures: REASONS.map(failure),
+            inferences: count("nv_inference_count"),
+            executions: count("nv_inference_exec_count"),
+            request_us: count("nv_inference_request_duration_us"),
+            queue_us: count("nv_inference_queue_duration_us"),
+            input_us: count("nv_inference_compute_input_duration_us"),
+            infer_us: count("nv_inference_compute_infer_duration_us"),
+            output_us: count("nv_inference_compute_output_duration_us"),
+            pending,
+            queue_seconds: histogram!("panoply_queue_duration_seconds"),
+        }
+    }
+
+    pub(crate) fn pending(&self) -> Gauge {
+        self.pending.clone()
+    }
+
+    pub(crate) fn executed(&self) {
+        self.executions.increment(1);
+    }
+
+    pub(crate) fn waited(&self, queued: Duration) {
+        self.queue_seconds.record(queued.as_secs_f64());
+    }
+
+    /// A request has arrived; what is returned must be told how it ends.
+    pub(crate) fn arrival(&self, at: Instant) -> Outcome<'_> {
+        Outcome { metrics: self, arrived: at, open: true }
+    }
+
+    fn fail(&self, reason: Reason) {
+        self.failures[reason as usize].increment(1);
+    }
+}
+
+/// What is counted for a request that succeeded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Served {
+    /// Rows in the request's batch; 1 where the model does not batch.
+    pub(crate) batch_size: u64,
+    /// From arrival to the begin of the execution.
+    pub(crate) queued: Duration,
+    /// Time in the backend.
+    pub(crate) compute: ComputeTiming,
+}
+
+/// The one outcome of a request. Dropped unsaid, it counts as cancelled.
+pub(crate) struct Outcome<'m> {
+    metrics: &'m ModelMetrics,
+    arrived: Instant,
+    open: bool,
+}
+
+impl Outcome<'_> {
+    /// Counts how the request ended.
+    pub(crate) fn end<T>(mut self, result: Result<(T, Served)>) -> Result<T> {
+        self.open = false;
+        match result {
+            Ok((response, served)) => {
+                self.succeeded(&served);
+                Ok(response)
+            }
+            Err(error) => {
+                self.metrics.fail(Reason::of(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn succeeded(&self, served: &Served) {
+        let metrics = self.metrics;
+        metrics.success.increment(1);
+        metrics.inferences.increment(served.batch_size);
+        metrics.request_us.increment(micros(self.arrived.elapsed()));
+        metrics.queue_us.increment(micros(served.queued));
+        metrics.input_us.increment(micros(served.compute.input));
+        metrics.infer_us.increment(micros(served.compute.infer));
+        metrics.output_us.increment(micros(served.compute.output));
+    }
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.metrics.fail(Reason::Canceled);
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Describes this crate's metrics to the recorder, in the words of Triton's own scrape.
+pub fn describe_metrics() {
+    let counters = [
+        ("nv_inference_request_success", "Number of successful inference requests, all batch sizes"),
+        ("nv_inference_request_failure", "Number of failed inference requests, all batch sizes"),
+        ("nv_inference_count", "Number of inferences performed (does not include cached requests)"),
+        ("nv_inference_exec_count", "Number of model executions performed (does not include cached requests)"),
+        (
+            "nv_inference_request_duration_us",
+            "Cumulative inference request duration in microseconds (includes cached requests)",
+        ),
+        (
+            "nv_inference_queue_duration_us",
+            "Cumulative inference queuing duration in microseconds (includes cached requests)",
+        ),
+        (
+            "nv_inference_compute_input_duration_us",
+            "Cumulative compute input duration in microseconds (does not include cached requests)",
+        ),
+        (
+            "nv_inference_compute_infer_duration_us",
+            "Cumulative compute inference duration in microseconds (does not include cached requests)",
+        ),
+        (
+            "nv_inference_compute_output_duration_us",
+            "Cumulative inference compute output duration in microseconds (does not include cached requests)",
+        ),
+    ];
+    for (name, description) in counters {
+        metrics::describe_counter!(name, description);
+    }
+    metrics::describe_gauge!(
+        "nv_inference_pending_request_count",
+        "Instantaneous number of pending requests awaiting execution per-model."
+    );
+    metrics::describe_histogram!(
+        "panoply_queue_duration_seconds",
+        Unit::Seconds,
+        "Time from a request's arrival at a model to the begin of its execution, all models together"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_follow_kind_and_origin() {
+        let cases = [
+            (Error::new(ErrorKind::Cancelled, ""), Reason::Canceled),
+            (Error::overloaded(""), Reason::Rejected),
+            (Error::deadline_exceeded(""), Reason::Rejected),
+            (Error::deadline_exceeded("").from_model(), Reason::Backend),
+            (Error::internal("").from_model(), Reason::Backend),
+            (Error::invalid_argument(""), Reason::Other),
+        ];
+        for (error, reason) in cases {
+            assert_eq!(Reason::of(&error), reason, "{error:?}");
+            assert_eq!(REASONS[reason as usize], format!("{reason:?}").to_uppercase());
+        }
+    }
+}
