@@ -1,1 +1,20 @@
-//! repository.
+//! Where models come from: the model store (S3 or a folder), download and unpacking of archives, and the disk cache.
+//!
+//! An archive's bytes stream from a [`ModelStore`] through gunzip and untar into a staging directory; when every byte has
+//! been checked and flushed, the directory is renamed into the [`DiskCache`]. A [`CachedArchive`] pins it there.
+
+mod archive;
+mod disk_cache;
+mod failure;
+mod metric_names;
+pub mod reading;
+mod store;
+
+pub use archive::UnpackLimits;
+pub use disk_cache::{Backoff, CachedArchive, DiskCache, DiskCacheConfig, FetchTiming, Refusals};
+pub use metric_names::describe_metrics;
+pub use reading::{Repository, RepositoryModel, read_archive, read_folder};
+pub use store::{
+    Checksum, ChecksumAlgorithm, ChecksumHasher, FolderStore, ModelStore, ObjectBody, ObjectInfo, S3Config,
+    S3Credentials, S3Store,
+};

@@ -1,0 +1,274 @@
+//! The disk cache: complete, immutable, unpacked archives, least recently used first out, never out while pinned.
+
+mod fetch;
+mod folder;
+mod policy;
+mod refusals;
+mod reservation;
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use inference::{Result, TargetModel};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::archive::UnpackLimits;
+use folder::Folder;
+use policy::{ArchiveKey, Departure, Ledger};
+
+pub use refusals::{Backoff, Refusals};
+
+/// Where the disk cache is, and its bounds.
+#[derive(Clone, Debug)]
+pub struct DiskCacheConfig {
+    /// The cache's own directory; made when missing. One server at a time.
+    pub directory: PathBuf,
+    /// Bytes that unpacked archives may take together, the ones being unpacked included.
+    pub capacity: u64,
+    /// What one archive may unpack to.
+    pub limits: UnpackLimits,
+    /// The longest that one download may take, from asking for the first byte to the last.
+    pub download_timeout: Duration,
+    /// How long a bad archive is left alone.
+    pub refusal_backoff: Backoff,
+    /// Archives that may be downloaded and unpacked at the same time, at least 1; further ones wait for as long as their
+    /// callers do. Each takes a thread of the runtime's blocking pool.
+    pub concurrent_fetches: usize,
+}
+
+impl DiskCacheConfig {
+    /// A cache with ordinary bounds: ten minutes a download, 16 at a time; bad archives are tried again after 30 s at
+    /// first and 15 minutes at most.
+    pub fn new(directory: impl Into<PathBuf>, capacity: u64) -> Self {
+        DiskCacheConfig {
+            directory: directory.into(),
+            capacity,
+            limits: UnpackLimits::default(),
+            download_timeout: Duration::from_secs(600),
+            refusal_backoff: Backoff { initial: Duration::from_secs(30), maximum: Duration::from_secs(900) },
+            concurrent_fetches: 16,
+        }
+    }
+}
+
+/// How long the parts of a fetch took, wall clock; see [`inference::LoadTiming`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FetchTiming {
+    /// From the store's first byte asked for to its last byte received.
+    pub download: Duration,
+    /// From the last byte received to the directory's appearance in the disk cache.
+    pub unpack: Duration,
+}
+
+/// Unpacked archives on disk, by target model and ETag.
+///
+/// A directory below `entries/` is complete and immutable: it appears by rename, after every byte was checked and flushed.
+/// What is being unpacked lives below `staging/`, and is removed at the next start when a crash left it there.
+pub struct DiskCache {
+    config: DiskCacheConfig,
+    store_location: String,
+    folder: Folder,
+    /// Held for short bookkeeping only, never across I/O.
+    state: Mutex<State>,
+    /// One permit per archive that may be on its way.
+    fetches: Arc<Semaphore>,
+    /// Locked as long as the cache lives, so that no second server uses the directory.
+    _lock: File,
+}
+
+struct State {
+    ledger: Ledger,
+    refusals: Refusals,
+}
+
+/// Why something leaves the cache: the label of `panoply_disk_cache_evictions_total`.
+#[derive(Clone, Copy)]
+enum EvictionReason {
+    Capacity,
+    DiskFull,
+    Replaced,
+    Removed,
+}
+
+impl EvictionReason {
+    fn label(self) -> &'static str {
+        match self {
+            EvictionReason::Capacity => "capacity",
+            EvictionReason::DiskFull => "disk_full",
+            EvictionReason::Replaced => "replaced",
+            EvictionReason::Removed => "removed",
+        }
+    }
+}
+
+impl DiskCache {
+    /// Opens the cache's directory: takes its lock, removes what a crash left behind and what came from another store,
+    /// keeps what is complete, and evicts down to the capacity. Blocks.
+    ///
+    /// # Errors
+    /// AlreadyExists when another server uses the directory; Internal when it cannot be read or written.
+    pub fn open(config: DiskCacheConfig, store_location: &str) -> Result<Arc<DiskCache>> {
+        let (folder, lock) = Folder::open(&config.directory)?;
+        let mut ledger = Ledger::new(config.capacity);
+        let mut departures = Vec::new();
+        for found in folder.recover(store_location)? {
+            departures.extend(ledger.insert(found.key, found.bytes, found.directory).1);
+        }
+        departures.iter().for_each(|departure| ledger.release(departure.bytes));
+        // Without pins a shortage cannot be: everything can go.
+        departures.extend(ledger.reserve(0).unwrap_or_default());
+        for departure in &departures {
+            folder.delete(&departure.directory);
+        }
+        tracing::info!(
+            directory = %config.directory.display(),
+            archives = ledger.len(),
+            bytes = ledger.used(),
+            "disk cache opened"
+        );
+        let refusals = Refusals::new(config.refusal_backoff);
+        let state = Mutex::new(State { ledger, refusals });
+        let fetches = Arc::new(Semaphore::new(config.concurrent_fetches.max(1)));
+        let store_location = store_location.to_owned();
+        let cache = DiskCache { config, store_location, folder, state, fetches, _lock: lock };
+        cache.report_size();
+        Ok(Arc::new(cache))
+    }
+
+    /// The newest version of an archive that is on disk, pinned; whether the store has a newer one is not asked. Makes it
+    /// the most recently used, also for the next start, so call it when loading and not for every request.
+    pub fn lookup(self: &Arc<Self>, target: &TargetModel) -> Option<CachedArchive> {
+        let key = self.state.lock().ledger.newest(target)?;
+        self.pin(&key)
+    }
+
+    /// Every archive on disk, most recently used first: target, ETag, bytes.
+    pub fn entries(&self) -> Vec<(TargetModel, Arc<str>, u64)> {
+        let state = self.state.lock();
+        state.ledger.iter().map(|(key, bytes)| (key.target.clone(), Arc::clone(&key.etag), bytes)).collect()
+    }
+
+    /// Takes an archive out of the cache, and forgets that it was ever refused. What is pinned goes with its last pin.
+    /// Blocks while files are deleted.
+    pub fn remove(&self, target: &TargetModel) {
+        let departures = {
+            let mut state = self.state.lock();
+            state.refusals.forget(target);
+            state.ledger.dismiss(target)
+        };
+        self.delete_reserved(&departures, EvictionReason::Removed);
+    }
+
+    /// Bytes of the complete archives on disk.
+    pub fn bytes(&self) -> u64 {
+        self.state.lock().ledger.used()
+    }
+
+    /// Bytes that may be on disk.
+    pub fn capacity(&self) -> u64 {
+        self.config.capacity
+    }
+
+    fn pin(self: &Arc<Self>, key: &ArchiveKey) -> Option<CachedArchive> {
+        let archive = self.pin_in(&mut self.state.lock().ledger, key)?;
+        self.folder.touch(archive.path());
+        Some(archive)
+    }
+
+    fn pin_in(self: &Arc<Self>, ledger: &mut Ledger, key: &ArchiveKey) -> Option<CachedArchive> {
+        let (bytes, directory) = ledger.pin(key)?;
+        let pin = Pin { cache: Arc::clone(self), key: key.clone(), bytes, tree: self.folder.tree(&directory) };
+        Some(CachedArchive(Arc::new(pin)))
+    }
+
+    fn unpin(self: &Arc<Self>, key: &ArchiveKey) {
+        let departure = self.state.lock().ledger.unpin(key);
+        let Some(departure) = departure else { return };
+        // A pin may be dropped on a thread that carries requests; deleting many files there would hold them up.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                let cache = Arc::clone(self);
+                runtime.spawn_blocking(move || cache.delete_reserved(&[departure], EvictionReason::Replaced));
+            }
+            Err(_) => self.delete_reserved(&[departure], EvictionReason::Replaced),
+        }
+    }
+
+    /// Deletes what has left the books but whose bytes are still reserved.
+    fn delete_reserved(&self, departures: &[Departure], reason: EvictionReason) {
+        self.delete(departures, reason);
+        let bytes = departures.iter().map(|departure| departure.bytes).sum();
+        self.state.lock().ledger.release(bytes);
+    }
+
+    /// Deletes what has left the books, and counts it.
+    fn delete(&self, departures: &[Departure], reason: EvictionReason) {
+        for Departure { key, bytes, directory } in departures {
+            tracing::info!(target_model = %key.target, etag = %key.etag, bytes, reason = reason.label(), "leaves the disk cache");
+            self.folder.delete(directory);
+            metrics::counter!("panoply_disk_cache_evictions_total", "reason" => reason.label()).increment(1);
+        }
+        self.report_size();
+    }
+
+    /// Sets the gauges.
+    fn report_size(&self) {
+        let (used, archives) = {
+            let state = self.state.lock();
+            (state.ledger.used(), state.ledger.len())
+        };
+        metrics::gauge!("panoply_disk_cache_bytes").set(used as f64);
+        metrics::gauge!("panoply_disk_cache_archives").set(archives as f64);
+        metrics::gauge!("panoply_disk_cache_capacity_bytes").set(self.config.capacity as f64);
+    }
+}
+
+impl fmt::Debug for DiskCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DiskCache({}, {} of {} bytes)", self.config.directory.display(), self.bytes(), self.capacity())
+    }
+}
+
+/// An archive in the disk cache. Holding it pins; dropping the last clone releases.
+#[derive(Clone, Debug)]
+pub struct CachedArchive(Arc<Pin>);
+
+impl CachedArchive {
+    /// The root of the unpacked tree.
+    pub fn path(&self) -> &Path {
+        &self.0.tree
+    }
+
+    /// Which version of the archive this is.
+    pub fn etag(&self) -> &Arc<str> {
+        &self.0.key.etag
+    }
+
+    /// What it takes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    /// Which archive this is.
+    pub fn target(&self) -> &TargetModel {
+        &self.0.key.target
+    }
+}
+
+#[derive(Debug)]
+struct Pin {
+    cache: Arc<DiskCache>,
+    key: ArchiveKey,
+    bytes: u64,
+    tree: PathBuf,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.cache.unpin(&self.key);
+    }
+}

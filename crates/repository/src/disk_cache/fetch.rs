@@ -1,0 +1,167 @@
+//! Fetching an archive: one task reads from the store, one blocking thread unpacks at the same time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use inference::{Error, Result, TargetModel};
+use tokio::sync::mpsc;
+
+use super::policy::ArchiveKey;
+use super::reservation::Reservation;
+use super::{CachedArchive, DiskCache, EvictionReason, FetchTiming};
+use crate::archive::{Source, unpack};
+use crate::failure::{Failure, Outcome, Reason};
+use crate::store::{ModelStore, ObjectBody, ObjectInfo};
+
+/// Chunks (of some tens to hundreds of KiB) that may wait between the network and the disk.
+const CHUNKS_IN_FLIGHT: usize = 32;
+
+impl DiskCache {
+    /// Downloads, unpacks and checks the version `info` of an archive, makes room for it, and pins it. Where that version
+    /// is on disk already nothing is fetched. An older version stays for as long as it is pinned. Dropping the future
+    /// stops the download and leaves nothing behind.
+    ///
+    /// One flight per archive is the caller's business; concurrent calls for one version waste work but do no harm.
+    ///
+    /// # Errors
+    /// InvalidArgument for a bad archive, naming the entry and why; the same version is then refused with the same error,
+    /// unfetched, until a back-off ends. NoRoom; Unavailable and NotFound from the store (Unavailable also when the
+    /// archive was replaced meanwhile: ask the store's `head` again); DeadlineExceeded after the download timeout;
+    /// Internal when the disk fails.
+    pub async fn fetch(
+        self: &Arc<Self>,
+        store: &Arc<dyn ModelStore>,
+        target: &TargetModel,
+        info: &ObjectInfo,
+    ) -> Result<(CachedArchive, FetchTiming)> {
+        let key = ArchiveKey { target: target.clone(), etag: Arc::clone(&info.etag) };
+        if let Some(archive) = self.pin_current(&key) {
+            return Ok((archive, FetchTiming::default()));
+        }
+        if let Some(error) = self.state.lock().refusals.check(target, &info.etag, Instant::now()) {
+            return Err(error);
+        }
+        let outcome = self.download_and_unpack(store, &key, info).await.map_err(|failure| failure.of(target));
+        outcome.inspect(|_| self.state.lock().refusals.forget(target)).map_err(|Failure { reason, error }| {
+            let label = reason.label();
+            metrics::counter!("panoply_download_failures_total", "reason" => label).increment(1);
+            tracing::warn!(target_model = %target, etag = %info.etag, reason = label, "fetch failed: {error:#}");
+            if reason.lies_in_the_archive() {
+                self.state.lock().refusals.record(target, &info.etag, error.clone(), Instant::now());
+            }
+            error
+        })
+    }
+
+    /// Pins a version that is on disk already, and makes it the one that serves.
+    fn pin_current(self: &Arc<Self>, key: &ArchiveKey) -> Option<CachedArchive> {
+        let (archive, replaced) = {
+            let mut state = self.state.lock();
+            let replaced = state.ledger.confirm(key)?;
+            (self.pin_in(&mut state.ledger, key)?, replaced)
+        };
+        self.folder.touch(archive.path());
+        self.delete_reserved(&replaced, EvictionReason::Replaced);
+        Some(archive)
+    }
+
+    async fn download_and_unpack(
+        self: &Arc<Self>,
+        store: &Arc<dyn ModelStore>,
+        key: &ArchiveKey,
+        info: &ObjectInfo,
+    ) -> Outcome<(CachedArchive, FetchTiming)> {
+        let permit = Arc::clone(&self.fetches).acquire_owned().await.expect("invariant: never closed");
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::now() + self.config.download_timeout;
+        let timeout = self.config.download_timeout;
+        let body = match tokio::time::timeout_at(deadline, store.get(&key.target, &key.etag)).await {
+            Ok(body) => body.map_err(|error| Failure::new(Reason::Store, error))?,
+            Err(_) => return Err(too_slow(&key.target, timeout)),
+        };
+        let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let source = Source::new(receiver, info.size, info.checksum.clone());
+        let (cache, unpacked_key) = (Arc::clone(self), key.clone());
+        let unpacking = tokio::task::spawn_blocking(move || {
+            // Held here and not by the future, which may be dropped while the thread is still busy.
+            let _permit = permit;
+            cache.unpack_and_publish(&unpacked_key, source)
+        });
+        let pumped = tokio::time::timeout_at(deadline, pump(body, &sender)).await;
+        if pumped.is_err() {
+            // The unpacking thread may be waiting for bytes: tell it that none will come. When the channel is full it is
+            // behind, and finds the channel closed later on.
+            let _ = sender.try_send(Err(too_slow(&key.target, timeout)));
+        }
+        drop(sender);
+        let downloaded = Instant::now();
+        let published = unpacking.await;
+        if pumped.is_err() {
+            return Err(too_slow(&key.target, timeout));
+        }
+        let archive = published.unwrap_or_else(|panic| Err(crashed(&panic)))?;
+        let timing = FetchTiming { download: downloaded - started, unpack: downloaded.elapsed() };
+        count_success(info.size, &archive, timing);
+        Ok((archive, timing))
+    }
+
+    /// Blocks until the source has ended and everything is in place.
+    fn unpack_and_publish(self: &Arc<Self>, key: &ArchiveKey, mut source: Source) -> Outcome<CachedArchive> {
+        let mut room = Reservation::new(self);
+        let staging = self.folder.stage(key, &mut room)?;
+        let unpacked = unpack(&mut source, &staging.tree(), &self.config.limits, &mut room)?;
+        let directory = self.folder.publish(staging, key, unpacked.bytes, &self.store_location, &mut room)?;
+        let (inserted, replaced, archive) = {
+            let mut state = self.state.lock();
+            // All within one lock: the bytes are always counted, as reserved or as used, and nobody evicts the archive
+            // before it is pinned.
+            room.hand_over(&mut state.ledger);
+            let (inserted, replaced) = state.ledger.insert(key.clone(), unpacked.bytes, Arc::clone(&directory));
+            (inserted, replaced, self.pin_in(&mut state.ledger, key))
+        };
+        if !inserted {
+            // Another fetch of this very version was faster.
+            self.folder.delete(&directory);
+        }
+        self.delete_reserved(&replaced, EvictionReason::Replaced);
+        archive.ok_or_else(|| Failure::new(Reason::Disk, Error::internal("an archive vanished as it was published")))
+    }
+}
+
+/// Passes the store's chunks on, until its stream ends, fails, or nobody listens any more.
+async fn pump(body: ObjectBody, sender: &mpsc::Sender<Outcome<Bytes>>) {
+    let mut chunks = body.bytes;
+    while let Some(chunk) = chunks.next().await {
+        if let Ok(chunk) = &chunk {
+            metrics::counter!("panoply_download_bytes_total").increment(chunk.len() as u64);
+        }
+        let chunk = chunk.map_err(|error| Failure::new(Reason::Store, error));
+        if sender.send(chunk).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn count_success(size: u64, archive: &CachedArchive, timing: FetchTiming) {
+    metrics::counter!("panoply_downloads_total").increment(1);
+    metrics::histogram!("panoply_download_duration_seconds").record(timing.download);
+    metrics::histogram!("panoply_unpack_duration_seconds").record(timing.unpack);
+    metrics::counter!("panoply_unpacked_bytes_total").increment(archive.bytes());
+    tracing::info!(
+        target_model = %archive.target(), etag = %archive.etag(), size, unpacked = archive.bytes(),
+        download_seconds = timing.download.as_secs_f64(), unpack_seconds = timing.unpack.as_secs_f64(),
+        "archive fetched"
+    );
+}
+
+fn too_slow(target: &TargetModel, timeout: Duration) -> Failure {
+    let message =
+        format!("the download of '{target}' took longer than {} s; raise --download-timeout", timeout.as_secs_f32());
+    Failure::new(Reason::Timeout, Error::deadline_exceeded(message))
+}
+
+fn crashed(panic: &tokio::task::JoinError) -> Failure {
+    Failure::new(Reason::Disk, Error::internal(format!("unpacking stopped: {panic}")))
+}

@@ -1,0 +1,126 @@
+//! One model of a repository: what was read of it, and its files.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use inference::{Error, InputSpec, ModelSpec, OutputSpec, Result, TensorName};
+use prost::Message as _;
+use protocol::Positions;
+use protocol::model_config::{ModelConfig, ModelInput, ModelOutput, ModelTensorReshape};
+use walkdir::WalkDir;
+
+/// The largest file of labels that is read; ImageNet's have 30 KiB.
+const LARGEST_LABELS: u64 = 64 << 20;
+
+/// A model as its repository has it.
+#[derive(Clone, Debug)]
+pub struct RepositoryModel {
+    /// What serving needs of the configuration; what it leaves out is filled in by the model's backend.
+    pub spec: ModelSpec,
+    /// The whole configuration, with name, backend, platform and version policy filled in.
+    pub config: ModelConfig,
+    /// The model's directory.
+    pub directory: PathBuf,
+    /// The versions to serve, ascending; never empty.
+    pub versions: Vec<u64>,
+    /// `config.pbtxt`, if there is one.
+    pub config_file: Option<PathBuf>,
+    /// Where the configuration's fields stand in that file.
+    pub positions: Positions,
+    /// How messages name the configuration: relative to the repository.
+    pub(super) shown: String,
+}
+
+impl RepositoryModel {
+    /// Where a field stands, for messages: `preprocess/config.pbtxt:12:7`, relative to the repository. For a field that
+    /// the file does not mention: what is around it, or the file alone. `path` is as [`Positions`] describes.
+    pub fn locate(&self, path: &str) -> String {
+        match self.positions.of(path) {
+            Some(position) => format!("{}:{position}", self.shown),
+            None => self.shown.clone(),
+        }
+    }
+
+    /// The directory of a version; it may not exist where the backend needs no file.
+    pub fn version_directory(&self, version: u64) -> PathBuf {
+        self.directory.join(version.to_string())
+    }
+
+    /// The size of all files of a version together; what cannot be read counts as 0.
+    pub fn file_bytes(&self, version: u64) -> u64 {
+        let files = WalkDir::new(self.version_directory(version)).into_iter().filter_map(Result::ok);
+        let sizes = files.filter(|entry| entry.file_type().is_file()).filter_map(|entry| entry.metadata().ok());
+        sizes.map(|metadata| metadata.len()).sum()
+    }
+
+    /// This model with the specification that its backend has completed, written into the configuration as well.
+    #[must_use]
+    pub fn completed(mut self, spec: ModelSpec) -> RepositoryModel {
+        self.config.max_batch_size = i32::try_from(spec.max_batch_size).unwrap_or(i32::MAX);
+        self.config.input = spec.inputs.iter().map(|input| config_input(input, &self.config)).collect();
+        self.config.output = spec.outputs.iter().map(|output| config_output(output, &self.config)).collect();
+        self.spec = spec;
+        self
+    }
+
+    /// The whole configuration, as an encoded `inference.ModelConfig` message.
+    pub fn encoded_config(&self) -> Bytes {
+        self.config.encode_to_vec().into()
+    }
+
+    /// The labels of every output that has some: one per line of its `label_filename`.
+    ///
+    /// # Errors
+    /// InvalidArgument when a file is missing, too large or not UTF-8, naming file and field.
+    pub fn read_labels(&self) -> Result<HashMap<TensorName, Vec<String>>> {
+        let mut labels = HashMap::new();
+        for (index, output) in self.spec.outputs.iter().enumerate() {
+            let Some(file) = &output.label_filename else { continue };
+            let text = read_text(&self.directory.join(file), LARGEST_LABELS).map_err(|error| {
+                let place = self.locate(&format!("output[{index}].label_filename"));
+                Error::invalid_argument(format!("{place}: cannot read labels from \"{}\": {error}", file.display()))
+            })?;
+            labels.insert(output.name.clone(), text.lines().map(|line| line.trim_end().to_owned()).collect());
+        }
+        Ok(labels)
+    }
+}
+
+/// The configuration's own entry for an input, brought up to date, or a new one.
+fn config_input(spec: &InputSpec, config: &ModelConfig) -> ModelInput {
+    let given = config.input.iter().find(|input| *input.name == *spec.name);
+    ModelInput {
+        name: spec.name.to_string(),
+        data_type: spec.datatype.config_number(),
+        dims: spec.dims.to_vec(),
+        reshape: spec.reshape.as_ref().map(|shape| ModelTensorReshape { shape: shape.to_vec() }),
+        optional: spec.optional,
+        ..given.cloned().unwrap_or_default()
+    }
+}
+
+/// The configuration's own entry for an output, brought up to date, or a new one.
+fn config_output(spec: &OutputSpec, config: &ModelConfig) -> ModelOutput {
+    let given = config.output.iter().find(|output| *output.name == *spec.name);
+    ModelOutput {
+        name: spec.name.to_string(),
+        data_type: spec.datatype.config_number(),
+        dims: spec.dims.to_vec(),
+        reshape: spec.reshape.as_ref().map(|shape| ModelTensorReshape { shape: shape.to_vec() }),
+        ..given.cloned().unwrap_or_default()
+    }
+}
+
+/// A file's text; InvalidData when it is larger than `limit` or not UTF-8.
+pub(super) fn read_text(path: &Path, limit: u64) -> std::io::Result<String> {
+    let invalid = |message: String| std::io::Error::new(std::io::ErrorKind::InvalidData, message);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(invalid(format!("the file is larger than {limit} bytes")));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| invalid(format!("the file is not UTF-8 from byte {} on", error.utf8_error().valid_up_to())))
+}

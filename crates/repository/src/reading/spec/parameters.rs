@@ -1,0 +1,42 @@
+//! `parameters`, and the two of them that mean something to the server.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use protocol::model_config::ModelConfig;
+
+use super::Findings;
+
+/// How long a request to the model may take, instead of the server's default: `30s`.
+const INFER_TIMEOUT: &str = "infer_timeout";
+/// What the model takes once loaded, instead of an estimate: `512MiB`.
+const MEMORY_BYTES: &str = "memory_bytes";
+
+/// All parameters, as strings.
+pub(super) fn all(config: &ModelConfig) -> BTreeMap<String, String> {
+    config.parameters.iter().map(|(key, value)| (key.clone(), value.string_value.clone())).collect()
+}
+
+/// The parameter `infer_timeout`.
+pub(super) fn infer_timeout(parameters: &BTreeMap<String, String>, findings: &mut Findings) -> Option<Duration> {
+    let text = parameters.get(INFER_TIMEOUT)?;
+    match humantime::parse_duration(text.trim()) {
+        Ok(timeout) if !timeout.is_zero() => Some(timeout),
+        _ => refuse(INFER_TIMEOUT, text, "a time such as 500ms or 30s", findings),
+    }
+}
+
+/// The parameter `memory_bytes`.
+pub(super) fn memory_bytes(parameters: &BTreeMap<String, String>, findings: &mut Findings) -> Option<u64> {
+    let text = parameters.get(MEMORY_BYTES)?;
+    match text.trim().parse::<ByteSize>() {
+        Ok(size) => Some(size.as_u64()),
+        Err(_) => refuse(MEMORY_BYTES, text, "a size such as 512MiB", findings),
+    }
+}
+
+fn refuse<T>(key: &str, text: &str, expected: &str, findings: &mut Findings) -> Option<T> {
+    findings.add(format!("parameters[{key:?}].string_value"), format!("`{key}` is {text:?}, expected {expected}"));
+    None
+}

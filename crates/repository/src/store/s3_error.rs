@@ -1,0 +1,88 @@
+//! What an error of the S3 client means to the caller, and what the operator should check.
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use inference::{Error, TargetModel};
+
+use super::replaced;
+
+/// A bucket and a prefix.
+pub(super) struct Place {
+    pub(super) bucket: String,
+    /// Empty, or ends with `/`.
+    pub(super) prefix: String,
+    pub(super) location: String,
+    server: String,
+}
+
+impl Place {
+    pub(super) fn new(bucket: String, prefix: String, endpoint: Option<String>) -> Self {
+        let location = format!("s3://{bucket}/{prefix}");
+        let server = endpoint.unwrap_or_else(|| "the SDK's default endpoint".to_owned());
+        Place { bucket, prefix, location, server }
+    }
+
+    /// The object that holds an archive.
+    pub(super) fn key(&self, target: &TargetModel) -> String {
+        format!("{}{target}", self.prefix)
+    }
+}
+
+/// Puts an SDK error into our terms.
+pub(super) fn describe<E>(place: &Place, target: &TargetModel, error: SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let described = match (status, error.code()) {
+        (Some(404), code) => missing(place, target, code),
+        (Some(412), _) => replaced(target, &place.location),
+        (Some(status @ (401 | 403)), code) => denied(place, target, status, code),
+        (Some(status), code) => Error::unavailable(format!(
+            "the server of {} answered {status} {} for '{target}'; check the bucket, the region and the endpoint ({})",
+            place.location,
+            code.unwrap_or_default(),
+            place.server
+        )),
+        (None, _) => unreachable(place, target, &error),
+    };
+    described.with_model(target.as_str()).with_source(error)
+}
+
+fn missing(place: &Place, target: &TargetModel, code: Option<&str>) -> Error {
+    let Place { bucket, prefix, .. } = place;
+    if code == Some("NoSuchBucket") {
+        return Error::unavailable(format!("bucket '{bucket}' does not exist; check --model-store and --s3-endpoint"));
+    }
+    Error::not_found(format!("no archive '{target}' in bucket '{bucket}' under prefix '{prefix}'"))
+}
+
+fn denied(place: &Place, target: &TargetModel, status: u16, code: Option<&str>) -> Error {
+    Error::unavailable(format!(
+        "access to '{target}' in {} was denied ({status} {}); check the credentials and that they allow s3:GetObject \
+         and s3:ListBucket (without the latter a missing archive looks like this, too)",
+        place.location,
+        code.unwrap_or("AccessDenied")
+    ))
+}
+
+fn unreachable<E>(place: &Place, target: &TargetModel, error: &SdkError<E, HttpResponse>) -> Error
+where
+    E: std::error::Error + 'static,
+{
+    // The SDK's own message only says "dispatch failure"; what happened is at the end of the chain.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let mut advice = "check the endpoint, the network and the credentials";
+    if let SdkError::DispatchFailure(failure) = error {
+        advice = if failure.is_io() || failure.is_timeout() {
+            "check the endpoint and the network"
+        } else {
+            "check the endpoint, its certificate and the credentials"
+        };
+    }
+    let Place { location, server, .. } = place;
+    Error::unavailable(format!("cannot get '{target}' from {location} ({server}): {cause}; {advice}"))
+}
