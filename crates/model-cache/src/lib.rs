@@ -1,1 +1,32 @@
-//! model-cache.
+//! What is in memory: routing, residency, budgets, eviction, load and unload.
+//!
+//! The request path is [`ModelCache`]'s `infer` (in `cache`): route, pin or load, find, run. What decides is pure and
+//! stands apart: `route`, `eviction`, `residency`, `placement`.
+
+mod archive_load;
+mod archives;
+mod backends;
+mod cache;
+mod config;
+mod control;
+mod devices;
+mod eviction;
+mod flight;
+mod loaded;
+mod loader;
+mod metrics;
+mod placement;
+mod problems;
+mod registered;
+mod residency;
+mod room;
+mod room_signal;
+mod route;
+mod target_load;
+
+pub use archives::Archives;
+pub use backends::Backends;
+pub use cache::ModelCache;
+pub use config::ModelCacheConfig;
+pub use devices::{CudaInventory, DeviceInventory, Gpu};
+pub use metrics::describe_metrics;

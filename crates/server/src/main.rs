@@ -1,2 +1,60 @@
-//! panoply.
-fn main() {}
+//! The binary `panoply`.
+
+mod args;
+mod memory;
+mod options_table;
+mod serve;
+mod settings;
+mod telemetry;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command, ServeArgs};
+use crate::settings::Settings;
+
+/// The settings are wrong (`EX_USAGE` of BSD's sysexits).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    memory::give_freed_memory_back();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Command::OptionsTable => {
+            println!("{}", options_table::options_table());
+            ExitCode::SUCCESS
+        }
+        Command::Serve(args) => serve(*args),
+    }
+}
+
+fn serve(args: ServeArgs) -> ExitCode {
+    let settings = match Settings::from_args(args) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("panoply: {problem}"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    if let Err(error) = telemetry::start_logging(&settings.log, settings.log_format) {
+        eprintln!("panoply: {error:#}");
+        return ExitCode::from(USAGE);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(serve::run(settings)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Loads a repository that is on disk into memory: reads it, makes room for it, loads it, and makes it resident.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inference::{CacheTier, Error, MemoryUsage, Result};
+use lru::LruCache;
+use parking_lot::Mutex;
+use repository::{CachedArchive, Repository};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
+
+use crate::config::ModelCacheConfig;
+use crate::loaded::{LoadedArchive, Pin};
+use crate::loader::{Loaded, Loader, Prepared};
+use crate::metrics::CacheMetrics;
+use crate::room::Room;
+use crate::route::ArchiveKey;
+
+/// How many archives' real sizes are remembered.
+const REMEMBERED_SIZES: usize = 16_384;
+
+/// What to load.
+pub(crate) struct Source {
+    /// What requests will find it by.
+    pub(crate) key: ArchiveKey,
+    /// Its ETag; empty for what comes from no store.
+    pub(crate) version: Arc<str>,
+    /// Where its files come from; a metric label.
+    pub(crate) tier: CacheTier,
+    /// Reads the repository; blocks.
+    pub(crate) read: Box<dyn FnOnce() -> Result<Repository> + Send>,
+    /// Keeps the files while the models are in memory.
+    pub(crate) files: Option<CachedArchive>,
+    /// Never evicted.
+    pub(crate) kept: bool,
+}
+
+/// Loads under way, bounded in number.
+pub(crate) struct ArchiveLoads {
+    room: Arc<Room>,
+    loader: Arc<Loader>,
+    slots: Semaphore,
+    load_timeout: Duration,
+    room_timeout: Duration,
+    /// What archives really took, by key and version: better than an estimate the next time.
+    sizes: Mutex<LruCache<(ArchiveKey, Arc<str>), MemoryUsage>>,
+    metrics: CacheMetrics,
+}
+
+impl ArchiveLoads {
+    pub(crate) fn new(room: Arc<Room>, loader: Arc<Loader>, config: &ModelCacheConfig) -> Arc<Self> {
+        let remembered = REMEMBERED_SIZES.try_into().expect("invariant: not zero");
+        Arc::new(ArchiveLoads {
+            room,
+            loader,
+            slots: Semaphore::new(config.load_concurrency.get()),
+            load_timeout: config.load_timeout,
+            room_timeout: config.room_timeout,
+            sizes: Mutex::new(LruCache::new(remembered)),
+            metrics: CacheMetrics,
+        })
+    }
+
+    /// Loads and pins.
+    ///
+    /// # Errors
+    /// What is wrong with the repository, NoRoom, or what a backend ended in.
+    pub(crate) async fn load(&self, source: Source) -> Result<Pin> {
+        let (key, tier, started) = (source.key.clone(), source.tier, Instant::now());
+        let loaded = self.load_uncounted(source).await;
+        match &loaded {
+            Ok(pin) => {
+                let bytes: u64 = pin.usage.iter().map(|(_, bytes)| bytes).sum();
+                let seconds = started.elapsed().as_secs_f64();
+                tracing::info!(archive = %key, from = %tier, models = pin.models.len(), bytes, seconds, "loaded");
+                self.metrics.loaded(tier, started.elapsed());
+            }
+            Err(error) => {
+                tracing::warn!(archive = %key, "load failed: {error:#}");
+                self.metrics.load_failed(error.kind());
+            }
+        }
+        loaded
+    }
+
+    async fn load_uncounted(&self, source: Source) -> Result<Pin> {
+        let Source { key, version, read, files, kept, .. } = source;
+        let slot = self.slots.acquire().await.map_err(|_| Error::unavailable("the server is stopping"))?;
+        let prepared = self.prepare(&key, read).await?;
+        let size_key = (key.clone(), version.clone());
+        let learned = self.sizes.lock().get(&size_key).cloned();
+        let need = learned.unwrap_or_else(|| prepared.estimate.clone());
+        let mut reservation = self.room.reserve(&key, need, self.room_timeout).await?;
+        let loaded = self.run(&key, prepared, slot).await?;
+        if let Err(error) = reservation.correct(&key, &loaded.usage, self.room_timeout).await {
+            // Unloading may block, and must be over before the reservation is given back.
+            let _ = tokio::task::spawn_blocking(move || drop(loaded)).await;
+            return Err(error);
+        }
+        self.sizes.lock().put(size_key, loaded.usage.clone());
+        let Loaded { models, entry, usage } = loaded;
+        Ok(reservation.commit(LoadedArchive { key, version, usage, models, entry, files }, kept))
+    }
+
+    async fn prepare(
+        &self,
+        key: &ArchiveKey,
+        read: Box<dyn FnOnce() -> Result<Repository> + Send>,
+    ) -> Result<Prepared> {
+        let loader = self.loader.clone();
+        let prepared = tokio::task::spawn_blocking(move || loader.prepare(read()?)).await;
+        prepared.unwrap_or_else(|_| Err(panicked(key)))
+    }
+
+    /// Runs the backends. A load that hangs gives up its slot after the load timeout, so that others can go on; whoever
+    /// waits for it is answered by then (see `flight`).
+    async fn run(&self, key: &ArchiveKey, prepared: Prepared, slot: SemaphorePermit<'_>) -> Result<Loaded> {
+        let (loader, archive) = (self.loader.clone(), archive_name(key));
+        let mut loading: JoinHandle<Result<Loaded>> =
+            tokio::task::spawn_blocking(move || loader.load(prepared, archive.as_deref()));
+        let loaded = match tokio::time::timeout(self.load_timeout, &mut loading).await {
+            Ok(loaded) => loaded,
+            Err(_) => {
+                tracing::error!(archive = %key, "loading takes longer than --load-timeout; it goes on, others may load meanwhile");
+                drop(slot);
+                loading.await
+            }
+        };
+        loaded.unwrap_or_else(|_| Err(panicked(key)))
+    }
+}
+
+fn archive_name(key: &ArchiveKey) -> Option<String> {
+    match key {
+        ArchiveKey::Target(target) => Some(target.to_string()),
+        ArchiveKey::Registered(name) => Some(name.clone()),
+        ArchiveKey::Repositories => None,
+    }
+}
+
+fn panicked(key: &ArchiveKey) -> Error {
+    Error::internal(format!("loading {key} panicked; see the server's log")).from_model()
+}

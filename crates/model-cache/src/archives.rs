@@ -1,0 +1,135 @@
+//! Archives on disk: from the disk cache while that is fresh, from the model store otherwise.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inference::{CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel};
+use lru::LruCache;
+use parking_lot::Mutex;
+use repository::{CachedArchive, DiskCache, ModelStore, ObjectInfo};
+
+use crate::config::ModelCacheConfig;
+
+/// How often one load tries to fetch its archive, when connections break or the archive is replaced meanwhile.
+const MAX_TRIES: u32 = 3;
+
+/// How many archives' checks are remembered; for the others the store is asked again.
+const REMEMBERED_CHECKS: usize = 65_536;
+
+/// The model store and the disk cache in front of it.
+pub struct Archives {
+    store: Arc<dyn ModelStore>,
+    disk: Arc<DiskCache>,
+    check_interval: Duration,
+    /// When the store last confirmed what is on disk.
+    confirmed: Mutex<LruCache<TargetModel, Instant>>,
+}
+
+/// An archive on disk, and how it got there.
+pub(crate) struct Obtained {
+    pub(crate) archive: CachedArchive,
+    pub(crate) tier: CacheTier,
+    pub(crate) timing: LoadTiming,
+}
+
+impl Archives {
+    /// Archives of `store`, kept in `disk`.
+    pub fn new(store: Arc<dyn ModelStore>, disk: Arc<DiskCache>, config: &ModelCacheConfig) -> Self {
+        let remembered = REMEMBERED_CHECKS.try_into().expect("invariant: not zero");
+        Archives {
+            store,
+            disk,
+            check_interval: config.store_check_interval,
+            confirmed: Mutex::new(LruCache::new(remembered)),
+        }
+    }
+
+    /// What is in the disk cache.
+    pub(crate) fn on_disk(&self) -> Vec<TargetModel> {
+        self.disk.entries().into_iter().map(|(target, _, _)| target).collect()
+    }
+
+    /// The archive on disk, fetched if it is not there or the store has another version by now.
+    ///
+    /// # Errors
+    /// NotFound when the store has no such archive; what the fetch ended in otherwise. A store that cannot be asked is no
+    /// error while the archive is on disk.
+    pub(crate) async fn obtain(&self, target: &TargetModel) -> Result<Obtained> {
+        let on_disk = self.disk.lookup(target);
+        if let Some(archive) = &on_disk
+            && is_fresh(self.last_confirmed(target), self.check_interval, Instant::now())
+        {
+            return Ok(from_disk(archive.clone()));
+        }
+        match (self.store.head(target).await, on_disk) {
+            (Ok(info), Some(archive)) if *archive.etag() == info.etag => {
+                self.confirm(target);
+                Ok(from_disk(archive))
+            }
+            (Ok(info), _) => self.fetch(target, info).await,
+            (Err(error), Some(archive)) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(%target, %error, "the store cannot be asked; the archive on disk is used as it is");
+                Ok(from_disk(archive))
+            }
+            (Err(error), _) => Err(unknown(target, error)),
+        }
+    }
+
+    async fn fetch(&self, target: &TargetModel, mut info: ObjectInfo) -> Result<Obtained> {
+        let mut tries = 1;
+        loop {
+            match self.disk.fetch(&self.store, target, &info).await {
+                Ok((archive, timing)) => {
+                    self.confirm(target);
+                    let timing = LoadTiming { download: timing.download, unpack: timing.unpack, load: Duration::ZERO };
+                    return Ok(Obtained { archive, tier: CacheTier::Store, timing });
+                }
+                // The connection broke, or the archive was replaced meanwhile.
+                Err(error) if error.kind() == ErrorKind::Unavailable && tries < MAX_TRIES => {
+                    tracing::warn!(%target, tries, "fetching it again: {error:#}");
+                    tries += 1;
+                    info = self.store.head(target).await.map_err(|error| unknown(target, error))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn last_confirmed(&self, target: &TargetModel) -> Option<Instant> {
+        self.confirmed.lock().get(target).copied()
+    }
+
+    fn confirm(&self, target: &TargetModel) {
+        self.confirmed.lock().put(target.clone(), Instant::now());
+    }
+}
+
+fn from_disk(archive: CachedArchive) -> Obtained {
+    Obtained { archive, tier: CacheTier::Disk, timing: LoadTiming::default() }
+}
+
+/// Whether what is on disk may be used without asking the store.
+fn is_fresh(last_confirmed: Option<Instant>, check_interval: Duration, now: Instant) -> bool {
+    last_confirmed.is_some_and(|confirmed| now.saturating_duration_since(confirmed) < check_interval)
+}
+
+fn unknown(target: &TargetModel, error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    let message = format!("Request for unknown model: '{target}' is not found: {}", error.message());
+    Error::not_found(message).with_model(target.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_counts_for_its_interval() {
+        let (now, interval) = (Instant::now(), Duration::from_secs(60));
+        assert!(!is_fresh(None, interval, now));
+        assert!(is_fresh(Some(now), interval, now + Duration::from_secs(59)));
+        assert!(!is_fresh(Some(now), interval, now + Duration::from_secs(60)));
+    }
+}

@@ -1,0 +1,147 @@
+//! The model cache: the request path from a key to an answer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use inference::{
+    BoxFuture, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, ModelKey, Result,
+    TargetModel,
+};
+
+use crate::archive_load::ArchiveLoads;
+use crate::archives::Archives;
+use crate::backends::Backends;
+use crate::config::ModelCacheConfig;
+use crate::flight::Flights;
+use crate::loaded::Pin;
+use crate::loader::Loader;
+use crate::metrics::CacheMetrics;
+use crate::registered::Registrations;
+use crate::room::{Room, UnloadReason};
+use crate::route::{ArchiveKey, KnownNames, Route, route};
+use crate::target_load::TargetLoads;
+
+/// Serves models: finds them, loads them when they are asked for, and keeps in memory what fits.
+pub struct ModelCache {
+    pub(crate) room: Arc<Room>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) targets: Option<Arc<TargetLoads>>,
+    pub(crate) registrations: Registrations,
+    is_accepting: AtomicBool,
+    metrics: CacheMetrics,
+}
+
+impl ModelCache {
+    /// A cache over these backends; `archives` is where target models come from, if anywhere.
+    ///
+    /// Not ready until [`ModelCache::accept`].
+    pub fn new(config: &ModelCacheConfig, backends: Backends, archives: Option<Archives>) -> Arc<Self> {
+        let metrics = CacheMetrics;
+        let room = Room::new(config.budget.clone(), metrics);
+        let loads = ArchiveLoads::new(room.clone(), Arc::new(Loader::new(backends, config)), config);
+        let targets = archives.map(|archives| TargetLoads::new(archives, loads.clone(), room.clone()));
+        let longest = config.download_timeout + config.load_timeout + config.room_timeout;
+        Arc::new(ModelCache {
+            flights: Flights::new(config.load_queue_size, longest, metrics),
+            registrations: Registrations::new(loads, room.clone()),
+            room,
+            targets,
+            is_accepting: AtomicBool::new(false),
+            metrics,
+        })
+    }
+
+    /// Loads the start-up repositories as one namespace, and keeps them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them.
+    pub async fn load_repositories(&self, folders: Vec<PathBuf>) -> Result<()> {
+        self.registrations.load_repositories(folders).await
+    }
+
+    /// Start-up is over: the server is ready.
+    pub fn accept(&self) {
+        self.is_accepting.store(true, Ordering::Release);
+    }
+
+    /// The server is about to stop: it is not ready any more, but answers what comes.
+    pub fn drain(&self) {
+        self.is_accepting.store(false, Ordering::Release);
+    }
+
+    /// Whether the server is between [`ModelCache::accept`] and [`ModelCache::drain`].
+    pub fn is_accepting(&self) -> bool {
+        self.is_accepting.load(Ordering::Acquire)
+    }
+
+    /// Unloads everything; requests in flight keep their models until they end.
+    pub async fn unload_all(&self) {
+        let keys: Vec<ArchiveKey> =
+            self.room.read(|residency| residency.iter().map(|archive| archive.key.clone()).collect());
+        for key in keys {
+            self.room.remove(&key, UnloadReason::Shutdown).await;
+        }
+    }
+
+    /// Where a key leads on this server.
+    pub(crate) fn route(&self, key: &ModelKey) -> Result<Route> {
+        self.registrations.with_names(|names| {
+            route(
+                key,
+                KnownNames {
+                    has_store: self.targets.is_some(),
+                    is_registered: &|name| names.is_registered(name),
+                    is_in_repository: &|name| names.is_in_repository(name),
+                    only_model: names.only_model(),
+                },
+            )
+        })
+    }
+
+    /// Pins the archive that a route leads to, loading it if need be.
+    pub(crate) async fn acquire(
+        &self,
+        route: &Route,
+        deadline: Option<Instant>,
+    ) -> Result<(Pin, Option<CacheOutcome>)> {
+        match &route.archive {
+            ArchiveKey::Target(target) => {
+                let (pin, outcome) = self.acquire_target(target, deadline).await?;
+                Ok((pin, Some(outcome)))
+            }
+            key => {
+                let gone = || Error::unavailable(format!("{key} is being loaded or unloaded; try again"));
+                Ok((self.room.pin(key).ok_or_else(gone)?, None))
+            }
+        }
+    }
+
+    async fn acquire_target(&self, target: &TargetModel, deadline: Option<Instant>) -> Result<(Pin, CacheOutcome)> {
+        let key = ArchiveKey::Target(target.clone());
+        if let Some(pin) = self.room.pin(&key) {
+            self.metrics.found(CacheTier::Memory);
+            let outcome = CacheOutcome { tier: CacheTier::Memory, version: pin.version.clone(), load: None };
+            return Ok((pin, outcome));
+        }
+        let targets = self.targets.as_ref().ok_or_else(|| Error::not_found("this server has no model store"))?;
+        let passenger = self.flights.board(target, || targets.clone().load(target.clone()))?;
+        let (pin, outcome) = passenger.land(deadline).await?;
+        self.metrics.found(outcome.tier);
+        Ok((pin, outcome))
+    }
+}
+
+impl InferenceService for ModelCache {
+    fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
+        Box::pin(async move {
+            let route = self.route(&request.model)?;
+            let (pin, cache) = self.acquire(&route, request.deadline).await?;
+            let served = pin.find(route.model.as_deref(), request.model.version)?;
+            let mut response = served.service.infer(request).await?;
+            response.cache = cache;
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! Decides which archives leave memory to make room for another. Pure: it knows sizes and order, and does nothing.
+
+use inference::{Device, MemoryUsage};
+
+/// An archive that is in memory, as far as making room is concerned.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate<K> {
+    /// Which archive.
+    pub(crate) key: K,
+    /// What it takes.
+    pub(crate) usage: MemoryUsage,
+    /// Whether a request (or an operator) holds it; then it stays.
+    pub(crate) pinned: bool,
+}
+
+/// What has to happen before `need` fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RoomPlan<K> {
+    /// Nothing.
+    Fits,
+    /// These must be unloaded: the least recently used ones that nobody pins, and no more than needed.
+    Evict(Vec<K>),
+    /// It would fit, but what is pinned (or being loaded or unloaded) leaves no room now.
+    Blocked(Shortage),
+    /// It cannot fit, whatever is unloaded.
+    Never(Shortage),
+}
+
+/// Which device is too small, and by how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    /// The device.
+    pub(crate) device: Device,
+    /// Bytes that were asked for on it.
+    pub(crate) needed: u64,
+    /// Its budget, in bytes.
+    pub(crate) budget: u64,
+    /// Bytes of the budget that nothing holds.
+    pub(crate) free: u64,
+    /// Bytes held by what is pinned, being loaded, or being unloaded.
+    pub(crate) held: u64,
+}
+
+/// Plans room for `need`.
+///
+/// `used` is everything that counts against `budget` now: the candidates, and what is being loaded or unloaded.
+/// `candidates` come least recently used first. A device without a budget has room for nothing.
+pub(crate) fn plan_room<K: Clone>(
+    budget: &MemoryUsage,
+    used: &MemoryUsage,
+    need: &MemoryUsage,
+    candidates: &[Candidate<K>],
+) -> RoomPlan<K> {
+    if let Some(shortage) = never_fits(budget, used, need) {
+        return RoomPlan::Never(shortage);
+    }
+    let mut missing = missing(budget, used, need);
+    if missing.iter().next().is_none() {
+        return RoomPlan::Fits;
+    }
+    let mut victims: Vec<&Candidate<K>> = Vec::new();
+    for candidate in candidates.iter().filter(|candidate| !candidate.pinned) {
+        if missing.iter().any(|(device, _)| candidate.usage.get(device) > 0) {
+            missing.remove_all(&candidate.usage);
+            victims.push(candidate);
+        }
+        if missing.iter().next().is_none() {
+            return RoomPlan::Evict(spare_the_unneeded(budget, used, need, victims));
+        }
+    }
+    RoomPlan::Blocked(blocked(budget, used, need, &missing, candidates))
+}
+
+fn never_fits(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) -> Option<Shortage> {
+    let (device, needed) = need.iter().find(|(device, bytes)| *bytes > budget.get(*device))?;
+    let budget = budget.get(device);
+    Some(Shortage { device, needed, budget, free: budget.saturating_sub(used.get(device)), held: 0 })
+}
+
+/// Bytes by which each device is short.
+fn missing(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) -> MemoryUsage {
+    let mut missing = MemoryUsage::default();
+    for (device, bytes) in need.iter() {
+        missing.add(device, used.get(device).saturating_add(bytes).saturating_sub(budget.get(device)));
+    }
+    missing
+}
+
+/// A later, larger victim can make an earlier one unnecessary; the most recently used are spared first.
+fn spare_the_unneeded<K: Clone>(
+    budget: &MemoryUsage,
+    used: &MemoryUsage,
+    need: &MemoryUsage,
+    mut victims: Vec<&Candidate<K>>,
+) -> Vec<K> {
+    for index in (0..victims.len()).rev() {
+        let mut left = used.clone();
+        let others = victims.iter().enumerate().filter(|(other, _)| *other != index);
+        others.for_each(|(_, victim)| left.remove_all(&victim.usage));
+        if missing(budget, &left, need).iter().next().is_none() {
+            victims.remove(index);
+        }
+    }
+    victims.into_iter().map(|victim| victim.key.clone()).collect()
+}
+
+fn blocked<K>(
+    budget: &MemoryUsage,
+    used: &MemoryUsage,
+    need: &MemoryUsage,
+    missing: &MemoryUsage,
+    candidates: &[Candidate<K>],
+) -> Shortage {
+    let device = missing.iter().next().map_or(Device::Host, |(device, _)| device);
+    let evictable: u64 = candidates.iter().filter(|c| !c.pinned).map(|c| c.usage.get(device)).sum();
+    Shortage {
+        device,
+        needed: need.get(device),
+        budget: budget.get(device),
+        free: budget.get(device).saturating_sub(used.get(device)),
+        held: used.get(device).saturating_sub(evictable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn usage(host: u64, gpu: u64) -> MemoryUsage {
+        let mut usage = MemoryUsage::on(Device::Host, host);
+        usage.add(Device::Gpu(0), gpu);
+        usage
+    }
+
+    fn candidate(key: usize, host: u64, gpu: u64, pinned: bool) -> Candidate<usize> {
+        Candidate { key, usage: usage(host, gpu), pinned }
+    }
+
+    #[test]
+    fn evicts_the_least_recently_used_and_no_more_than_needed() {
+        let candidates = [candidate(0, 1, 0, false), candidate(1, 2, 0, true), candidate(2, 5, 0, false)];
+        let plan = |need| plan_room(&usage(10, 0), &usage(8, 0), &usage(need, 0), &candidates);
+        assert_eq!(plan(2), RoomPlan::Fits);
+        assert_eq!(plan(3), RoomPlan::Evict(vec![0]));
+        assert_eq!(plan(4), RoomPlan::Evict(vec![2]), "the larger one alone is enough");
+        assert_eq!(plan(8), RoomPlan::Evict(vec![0, 2]));
+        assert!(matches!(plan(9), RoomPlan::Blocked(Shortage { held: 2, needed: 9, .. })));
+        assert!(matches!(plan(11), RoomPlan::Never(Shortage { budget: 10, .. })));
+    }
+
+    #[test]
+    fn devices_are_counted_apart() {
+        let candidates = [candidate(0, 4, 0, false), candidate(1, 0, 4, false)];
+        let plan = plan_room(&usage(4, 4), &usage(4, 4), &usage(0, 1), &candidates);
+        assert_eq!(plan, RoomPlan::Evict(vec![1]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_makes_exactly_enough_room(
+            sizes in proptest::collection::vec((0u64..8, 0u64..8, any::<bool>()), 0..8),
+            slack in (0u64..6, 0u64..6),
+            need in (0u64..16, 0u64..16),
+        ) {
+            let candidates: Vec<_> =
+                sizes.iter().enumerate().map(|(key, (host, gpu, pinned))| candidate(key, *host, *gpu, *pinned)).collect();
+            let mut used = MemoryUsage::default();
+            candidates.iter().for_each(|c| used.add_all(&c.usage));
+            let mut budget = used.clone();
+            budget.add_all(&usage(slack.0, slack.1));
+            let need = usage(need.0, need.1);
+            let left_after = |without: &[usize]| {
+                let mut left = used.clone();
+                candidates.iter().filter(|c| without.contains(&c.key)).for_each(|c| left.remove_all(&c.usage));
+                left
+            };
+            let fits = |without: &[usize]| missing(&budget, &left_after(without), &need).iter().next().is_none();
+            let unpinned: Vec<usize> = candidates.iter().filter(|c| !c.pinned).map(|c| c.key).collect();
+            match plan_room(&budget, &used, &need, &candidates) {
+                RoomPlan::Fits => prop_assert!(fits(&[])),
+                RoomPlan::Evict(victims) => {
+                    prop_assert!(victims.iter().all(|victim| unpinned.contains(victim)));
+                    prop_assert!(fits(&victims));
+                    for spared in 0..victims.len() {
+                        let mut fewer = victims.clone();
+                        fewer.remove(spared);
+                        prop_assert!(!fits(&fewer), "{victims:?} is more than needed");
+                    }
+                }
+                RoomPlan::Blocked(shortage) => {
+                    prop_assert!(!fits(&unpinned));
+                    prop_assert!(shortage.needed <= shortage.budget);
+                }
+                RoomPlan::Never(shortage) => prop_assert!(shortage.needed > shortage.budget),
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! An archive in memory, and the pins that keep it there.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use inference::{Error, InferenceService, MemoryUsage, ModelInfo, ModelName, Result};
+use repository::CachedArchive;
+
+use crate::room_signal::RoomSignal;
+use crate::route::ArchiveKey;
+
+/// One version of a model, ready to answer.
+#[derive(Clone)]
+pub(crate) struct ServedModel {
+    /// What it is.
+    pub(crate) info: Arc<ModelInfo>,
+    /// What answers.
+    pub(crate) service: Arc<dyn InferenceService>,
+}
+
+/// The models of an archive by name, each with its versions in ascending order.
+pub(crate) type ServedModels = BTreeMap<ModelName, BTreeMap<u64, ServedModel>>;
+
+/// All models of one archive. They are loaded, pinned and evicted together, and dropping this unloads them.
+pub(crate) struct LoadedArchive {
+    /// Which archive.
+    pub(crate) key: ArchiveKey,
+    /// The ETag that it was loaded from; empty for what comes from no store.
+    pub(crate) version: Arc<str>,
+    /// What it takes on each device, in bytes.
+    pub(crate) usage: MemoryUsage,
+    /// The models.
+    pub(crate) models: ServedModels,
+    /// The model that a request reaches that names none.
+    pub(crate) entry: Option<ModelName>,
+    /// Keeps the files on disk for as long as the models are in memory: mapped weights and labels live there.
+    #[expect(dead_code, reason = "held, not read: as long as it is here the files stay on disk")]
+    pub(crate) files: Option<CachedArchive>,
+}
+
+impl LoadedArchive {
+    /// The model (the entry model when `None`) in the version asked for (the newest when `None`).
+    ///
+    /// # Errors
+    /// NotFound, naming the models that there are.
+    pub(crate) fn find(&self, model: Option<&str>, version: Option<u64>) -> Result<&ServedModel> {
+        let name = model.or(self.entry.as_deref()).ok_or_else(|| self.no_entry())?;
+        let Some(versions) = self.models.get(name) else {
+            let known: Vec<&str> = self.models.keys().map(|name| &**name).collect();
+            let message = format!("Request for unknown model: '{name}' is not found; {} has {known:?}", self.key);
+            return Err(Error::not_found(message).with_model(name));
+        };
+        let found = match version {
+            Some(version) => versions.get(&version),
+            None => versions.last_key_value().map(|(_, model)| model),
+        };
+        found.ok_or_else(|| self.no_version(name, version, versions))
+    }
+
+    fn no_entry(&self) -> Error {
+        let known: Vec<&str> = self.models.keys().map(|name| &**name).collect();
+        Error::invalid_argument(format!("{} has no entry model; name one of {known:?}", self.key))
+    }
+
+    fn no_version(&self, name: &str, version: Option<u64>, versions: &BTreeMap<u64, ServedModel>) -> Error {
+        let message = match version {
+            Some(version) => {
+                let known: Vec<u64> = versions.keys().copied().collect();
+                format!("Request for unknown model: '{name}' version {version} is not found; it has versions {known:?}")
+            }
+            None => format!("Request for unknown model: '{name}' has no available versions"),
+        };
+        Error::not_found(message).with_model(name)
+    }
+}
+
+/// A live handle on a loaded archive: as long as one exists the archive stays in memory. Dropping it releases.
+#[derive(Clone)]
+pub(crate) struct Pin {
+    // `Some` until dropped; the archive must be let go before waiters for room are told.
+    archive: Option<Arc<LoadedArchive>>,
+    signal: Arc<RoomSignal>,
+}
+
+impl Pin {
+    pub(crate) fn new(archive: Arc<LoadedArchive>, signal: Arc<RoomSignal>) -> Self {
+        Pin { archive: Some(archive), signal }
+    }
+}
+
+impl Deref for Pin {
+    type Target = LoadedArchive;
+
+    fn deref(&self) -> &LoadedArchive {
+        self.archive.as_ref().expect("invariant: taken only when dropped")
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.archive.take();
+        self.signal.raise();
+    }
+}

@@ -1,0 +1,161 @@
+//! The first half of a load: check everything that can be checked without loading, all problems at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use inference::{Backend, Error, MemoryUsage, ModelArtifact, ModelName, ModelSpec, Placement, Result};
+use repository::{Repository, RepositoryModel};
+use scheduler::EnsemblePlan;
+use scheduler::ensemble_plan::plan;
+
+use super::{Loader, total};
+use crate::placement::place;
+use crate::problems::Problems;
+
+/// A repository whose models can be loaded, and what they are expected to take.
+pub(crate) struct Prepared {
+    /// The models, each after those that it is composed of.
+    pub(crate) models: Vec<PreparedModel>,
+    /// The model that a request reaches that names none.
+    pub(crate) entry: Option<ModelName>,
+    /// What all of them together are expected to take.
+    pub(crate) estimate: MemoryUsage,
+}
+
+/// A model whose specification is complete.
+pub(crate) struct PreparedModel {
+    pub(crate) model: RepositoryModel,
+    pub(crate) kind: PreparedKind,
+    estimate: MemoryUsage,
+}
+
+/// What will answer for a model.
+pub(crate) enum PreparedKind {
+    /// A backend.
+    Backend { backend: Arc<dyn Backend>, placement: Placement },
+    /// Its composing models.
+    Ensemble(Box<EnsemblePlan>),
+}
+
+/// The models by name, specifications complete.
+type Completed = BTreeMap<ModelName, RepositoryModel>;
+
+impl Loader {
+    /// Completes specifications, plans ensembles, places instances and estimates memory.
+    ///
+    /// # Errors
+    /// All problems of all models in one error, with file, line and column where a configuration is to blame.
+    pub(crate) fn prepare(&self, repository: Repository) -> Result<Prepared> {
+        let mut problems = Problems::default();
+        let mut completed = Completed::new();
+        for model in repository.models {
+            if let Some(model) = problems.note(self.complete(model)) {
+                completed.insert(model.spec.name.clone(), model);
+            }
+        }
+        problems.into_result()?;
+        let mut problems = Problems::default();
+        let mut kinds = BTreeMap::new();
+        for (name, model) in &completed {
+            if let Some(kind) = problems.note(self.kind(model, &completed)) {
+                kinds.insert(name.clone(), kind);
+            }
+        }
+        problems.into_result()?;
+        let order = composing_first(&completed)?;
+        let models = order.into_iter().filter_map(|name| {
+            let model = completed.remove(&name)?;
+            let (kind, estimate) = kinds.remove(&name)?;
+            Some(PreparedModel { model, kind, estimate })
+        });
+        let models: Vec<PreparedModel> = models.collect();
+        let estimate = total(models.iter().map(|model| &model.estimate));
+        Ok(Prepared { models, entry: repository.entry, estimate })
+    }
+
+    fn complete(&self, model: RepositoryModel) -> Result<RepositoryModel> {
+        if model.spec.ensemble.is_some() {
+            return Ok(model);
+        }
+        let backend = self.backends.find(&model.spec)?;
+        let known = !model.spec.inputs.is_empty() && !model.spec.outputs.is_empty();
+        let newest = model.versions.last().copied().filter(|_| !known);
+        match newest {
+            None => Ok(model),
+            Some(version) => {
+                let spec = backend.complete(&artifact(&model, version))?;
+                Ok(model.completed(spec))
+            }
+        }
+    }
+
+    fn kind(&self, model: &RepositoryModel, all: &Completed) -> Result<(PreparedKind, MemoryUsage)> {
+        if model.spec.ensemble.is_some() {
+            return Ok((PreparedKind::Ensemble(Box::new(plan_ensemble(model, all)?)), MemoryUsage::default()));
+        }
+        let backend = self.backends.find(&model.spec)?.clone();
+        let placement = place(&model.spec.name, &model.spec.instance_groups, &self.gpus)?;
+        let estimates = model.versions.iter().map(|version| estimate(&*backend, model, *version, &placement));
+        let estimate = total(&estimates.collect::<Vec<_>>());
+        Ok((PreparedKind::Backend { backend, placement }, estimate))
+    }
+}
+
+/// One version of a model as its backend sees it.
+pub(super) fn artifact(model: &RepositoryModel, version: u64) -> ModelArtifact {
+    ModelArtifact {
+        spec: Arc::new(model.spec.clone()),
+        version,
+        directory: model.directory.clone(),
+        version_directory: model.version_directory(version),
+    }
+}
+
+fn estimate(backend: &dyn Backend, model: &RepositoryModel, version: u64, placement: &Placement) -> MemoryUsage {
+    let expected = backend.estimate(&artifact(model, version), model.file_bytes(version), placement);
+    let (Some(stated), Some(device)) = (model.spec.memory_bytes, placement.instances.first()) else { return expected };
+    MemoryUsage::on(*device, stated)
+}
+
+fn plan_ensemble(model: &RepositoryModel, all: &Completed) -> Result<EnsemblePlan> {
+    let member = |name: &str, version: Option<u64>| -> Option<&ModelSpec> {
+        let member = all.get(name)?;
+        version.is_none_or(|version| member.versions.contains(&version)).then_some(&member.spec)
+    };
+    plan(&model.spec, member).map_err(|found| {
+        let mut problems = Problems::default();
+        for problem in found {
+            problems.add(Error::invalid_argument(format!("{}: {}", model.locate(&problem.path), problem.message)));
+        }
+        let error = problems.into_result().expect_err("invariant: a plan fails with a problem");
+        error.context(format!("ensemble '{}'", model.spec.name)).with_model(&*model.spec.name)
+    })
+}
+
+/// Orders models so that an ensemble comes after everything that it is composed of.
+///
+/// # Errors
+/// InvalidArgument when ensembles contain one another.
+fn composing_first(models: &Completed) -> Result<Vec<ModelName>> {
+    let mut order: Vec<ModelName> = Vec::with_capacity(models.len());
+    while order.len() < models.len() {
+        let waiting: Vec<&ModelName> = models.keys().filter(|name| !order.contains(*name)).collect();
+        let is_placed = |name: &ModelName| order.contains(name) || !models.contains_key(name);
+        let next: Vec<ModelName> = waiting
+            .iter()
+            .filter(|name| members(&models[**name].spec).all(is_placed))
+            .map(|name| (*name).clone())
+            .collect();
+        if next.is_empty() {
+            return Err(Error::invalid_argument(format!(
+                "ensembles {waiting:?} contain one another; break the circle"
+            )));
+        }
+        order.extend(next);
+    }
+    Ok(order)
+}
+
+fn members(spec: &ModelSpec) -> impl Iterator<Item = &ModelName> {
+    spec.ensemble.iter().flat_map(|ensemble| &ensemble.steps).map(|step| &step.model)
+}

@@ -1,0 +1,93 @@
+//! The model cache's metrics. Names carry their units; no label is a model's name.
+
+use std::time::Duration;
+
+use inference::{CacheTier, ErrorKind, MemoryUsage};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::residency::Residency;
+use crate::room::UnloadReason;
+
+/// Describes every metric of this crate to the recorder.
+pub fn describe_metrics() {
+    describe_counter!(
+        "panoply_cache_requests_total",
+        Unit::Count,
+        "Requests for archives by where their models were found: memory, disk or store"
+    );
+    describe_counter!("panoply_model_loads_total", Unit::Count, "Archives loaded into memory, by where they came from");
+    describe_counter!("panoply_model_load_failures_total", Unit::Count, "Archives that could not be loaded, by reason");
+    describe_histogram!(
+        "panoply_model_load_duration_seconds",
+        Unit::Seconds,
+        "Time from an archive's files on disk to its models being ready"
+    );
+    describe_counter!("panoply_model_unloads_total", Unit::Count, "Archives unloaded from memory, by reason");
+    describe_histogram!("panoply_model_unload_duration_seconds", Unit::Seconds, "Time to unload an archive");
+    describe_counter!(
+        "panoply_model_evictions_total",
+        Unit::Count,
+        "Archives that left memory because others needed the room"
+    );
+    describe_histogram!(
+        "panoply_load_wait_duration_seconds",
+        Unit::Seconds,
+        "Time that a request waited for its archive to be loaded"
+    );
+    describe_gauge!("panoply_load_waiting_requests", Unit::Count, "Requests that wait for an archive to be loaded");
+    describe_gauge!("panoply_resident_archives", Unit::Count, "Archives in memory");
+    describe_gauge!(
+        "panoply_resident_bytes",
+        Unit::Bytes,
+        "Bytes held by models on each device, loads under way included"
+    );
+    describe_gauge!("panoply_memory_budget_bytes", Unit::Bytes, "Bytes that models may take on each device");
+}
+
+/// Records what happens to the cache as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CacheMetrics;
+
+impl CacheMetrics {
+    pub(crate) fn budget(self, budget: &MemoryUsage) {
+        for (device, bytes) in budget.iter() {
+            gauge!("panoply_memory_budget_bytes", "device" => device.to_string()).set(bytes as f64);
+        }
+    }
+
+    pub(crate) fn used(self, residency: &Residency) {
+        for (device, _) in residency.budget().iter() {
+            gauge!("panoply_resident_bytes", "device" => device.to_string()).set(residency.used(device) as f64);
+        }
+        gauge!("panoply_resident_archives").set(residency.count() as f64);
+    }
+
+    pub(crate) fn found(self, tier: CacheTier) {
+        counter!("panoply_cache_requests_total", "tier" => tier.to_string()).increment(1);
+    }
+
+    pub(crate) fn loaded(self, tier: CacheTier, elapsed: Duration) {
+        counter!("panoply_model_loads_total", "tier" => tier.to_string()).increment(1);
+        histogram!("panoply_model_load_duration_seconds").record(elapsed);
+    }
+
+    pub(crate) fn load_failed(self, kind: ErrorKind) {
+        counter!("panoply_model_load_failures_total", "reason" => format!("{kind:?}")).increment(1);
+    }
+
+    pub(crate) fn unloaded(self, reason: UnloadReason, elapsed: Duration) {
+        counter!("panoply_model_unloads_total", "reason" => reason.label()).increment(1);
+        if reason == UnloadReason::Room {
+            counter!("panoply_model_evictions_total", "tier" => "memory", "reason" => reason.label()).increment(1);
+        }
+        histogram!("panoply_model_unload_duration_seconds").record(elapsed);
+    }
+
+    pub(crate) fn waiting(self, change: f64) {
+        gauge!("panoply_load_waiting_requests").increment(change);
+    }
+
+    pub(crate) fn waited(self, elapsed: Duration) {
+        histogram!("panoply_load_wait_duration_seconds").record(elapsed);
+    }
+}

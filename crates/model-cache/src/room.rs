@@ -1,0 +1,233 @@
+//! Makes room in memory: asks the residency for a plan and carries it out, unloading off the threads that carry requests.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inference::{Error, MemoryUsage, Result};
+use parking_lot::Mutex;
+use tokio::time::timeout_at;
+
+use crate::eviction::{RoomPlan, Shortage};
+use crate::loaded::{LoadedArchive, Pin};
+use crate::metrics::CacheMetrics;
+use crate::residency::Residency;
+use crate::room_signal::RoomSignal;
+use crate::route::ArchiveKey;
+
+/// Why an archive leaves memory; a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnloadReason {
+    /// Another archive needs the room.
+    Room,
+    /// It was asked for.
+    Request,
+    /// The server stops.
+    Shutdown,
+}
+
+impl UnloadReason {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            UnloadReason::Room => "room",
+            UnloadReason::Request => "request",
+            UnloadReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// The residency with what carries its plans out. The lock is held for look-ups and book-keeping only, never while
+/// something loads, unloads or waits.
+pub(crate) struct Room {
+    residency: Mutex<Residency>,
+    signal: Arc<RoomSignal>,
+    /// One load at a time looks for room, in order of arrival, so that a large archive is not overtaken for ever.
+    turn: tokio::sync::Mutex<()>,
+    metrics: CacheMetrics,
+}
+
+impl Room {
+    pub(crate) fn new(budget: MemoryUsage, metrics: CacheMetrics) -> Arc<Self> {
+        metrics.budget(&budget);
+        let residency = Mutex::new(Residency::new(budget));
+        Arc::new(Room { residency, signal: Arc::default(), turn: tokio::sync::Mutex::new(()), metrics })
+    }
+
+    /// Pins an archive that is in memory and makes it the most recently used.
+    pub(crate) fn pin(&self, key: &ArchiveKey) -> Option<Pin> {
+        let mut residency = self.residency.lock();
+        let archive = residency.touch(key)?.clone();
+        Some(Pin::new(archive, self.signal.clone()))
+    }
+
+    /// Looks at the residency under its lock.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Residency) -> T) -> T {
+        look(&self.residency.lock())
+    }
+
+    /// Holds `need` for a load, evicting as necessary, and waiting up to `patience` for pins to be released.
+    ///
+    /// # Errors
+    /// NoRoom, saying which device is too small and what holds it.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        key: &ArchiveKey,
+        need: MemoryUsage,
+        patience: Duration,
+    ) -> Result<Reservation> {
+        self.make_room(key, &need, patience).await?;
+        Ok(Reservation { room: self.clone(), usage: need })
+    }
+
+    async fn make_room(self: &Arc<Self>, key: &ArchiveKey, need: &MemoryUsage, patience: Duration) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + patience;
+        let _turn = timeout_at(deadline, self.turn.lock())
+            .await
+            .map_err(|_| Error::no_room(format!("no room for {key}: other loads wait for room in memory as well")))?;
+        let waiting = self.signal.wait();
+        loop {
+            let raised = waiting.next();
+            match self.step(need) {
+                Step::Held => return Ok(()),
+                Step::Evict(victims) => self.unload_all(victims, UnloadReason::Room).await,
+                Step::Refuse(shortage) => {
+                    return Err(no_room(key, shortage, "it can never fit; raise --model-memory or --gpu-memory"));
+                }
+                Step::Wait(shortage) => timeout_at(deadline, raised).await.map_err(|_| {
+                    no_room(
+                        key,
+                        shortage,
+                        "everything else is in use; raise --model-memory or --gpu-memory, or try again later",
+                    )
+                })?,
+            }
+        }
+    }
+
+    /// Plans and does what can be done under the lock, in one go.
+    fn step(&self, need: &MemoryUsage) -> Step {
+        let mut residency = self.residency.lock();
+        match residency.plan(need) {
+            RoomPlan::Fits => {
+                residency.hold(need);
+                self.metrics.used(&residency);
+                Step::Held
+            }
+            RoomPlan::Evict(victims) => {
+                Step::Evict(victims.iter().filter_map(|victim| residency.begin_unload(victim)).collect())
+            }
+            RoomPlan::Blocked(shortage) => Step::Wait(shortage),
+            RoomPlan::Never(shortage) => Step::Refuse(shortage),
+        }
+    }
+
+    /// Withdraws an archive from new requests, waits for its pins to go, and unloads it. `false` when it is not resident.
+    pub(crate) async fn remove(self: &Arc<Self>, key: &ArchiveKey, reason: UnloadReason) -> bool {
+        let Some(archive) = self.residency.lock().withdraw(key) else { return false };
+        self.wait_until_unpinned(&archive).await;
+        self.unload_all(vec![archive], reason).await;
+        true
+    }
+
+    async fn wait_until_unpinned(&self, archive: &Arc<LoadedArchive>) {
+        let waiting = self.signal.wait();
+        loop {
+            let raised = waiting.next();
+            if Arc::strong_count(archive) == 1 {
+                return;
+            }
+            raised.await;
+        }
+    }
+
+    /// Unloads in a task of its own, so that it is finished and counted even when the caller goes away.
+    async fn unload_all(self: &Arc<Self>, archives: Vec<Arc<LoadedArchive>>, reason: UnloadReason) {
+        let room = self.clone();
+        let unloading = tokio::spawn(async move {
+            for archive in archives {
+                room.unload(archive, reason).await;
+            }
+        });
+        if unloading.await.is_err() {
+            tracing::error!("a model panicked while it was unloaded; its memory may not be free");
+        }
+    }
+
+    async fn unload(self: &Arc<Self>, archive: Arc<LoadedArchive>, reason: UnloadReason) {
+        let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
+        let dropped = tokio::task::spawn_blocking(move || drop(archive)).await;
+        let elapsed = started.elapsed();
+        if dropped.is_err() {
+            tracing::error!(archive = %key, "a model panicked while it was unloaded; its memory may not be free");
+        }
+        tracing::info!(archive = %key, reason = reason.label(), seconds = elapsed.as_secs_f64(), "unloaded");
+        self.metrics.unloaded(reason, elapsed);
+        let mut residency = self.residency.lock();
+        residency.unloaded(&key, &usage);
+        self.metrics.used(&residency);
+        drop(residency);
+        self.signal.raise();
+    }
+}
+
+enum Step {
+    Held,
+    Evict(Vec<Arc<LoadedArchive>>),
+    Wait(Shortage),
+    Refuse(Shortage),
+}
+
+/// Memory held for a load; given back when dropped, unless the load became resident.
+pub(crate) struct Reservation {
+    room: Arc<Room>,
+    usage: MemoryUsage,
+}
+
+impl Reservation {
+    /// Corrects what is held to what the load really took.
+    ///
+    /// # Errors
+    /// NoRoom when it took more than can be had.
+    pub(crate) async fn correct(&mut self, key: &ArchiveKey, actual: &MemoryUsage, patience: Duration) -> Result<()> {
+        let mut more = actual.clone();
+        more.remove_all(&self.usage);
+        if more.iter().next().is_some() {
+            self.room.make_room(key, &more, patience).await?;
+            self.usage.add_all(&more);
+        }
+        let mut less = self.usage.clone();
+        less.remove_all(actual);
+        self.room.residency.lock().release(&less);
+        self.usage.remove_all(&less);
+        self.room.signal.raise();
+        Ok(())
+    }
+
+    /// Makes the archive resident and pins it; what it takes must have been held by [`Reservation::correct`].
+    pub(crate) fn commit(mut self, archive: LoadedArchive, kept: bool) -> Pin {
+        debug_assert_eq!(self.usage, archive.usage);
+        self.usage = MemoryUsage::default();
+        let archive = Arc::new(archive);
+        let mut residency = self.room.residency.lock();
+        residency.insert(archive.clone(), kept);
+        self.room.metrics.used(&residency);
+        drop(residency);
+        Pin::new(archive, self.room.signal.clone())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut residency = self.room.residency.lock();
+        residency.release(&self.usage);
+        self.room.metrics.used(&residency);
+        drop(residency);
+        self.room.signal.raise();
+    }
+}
+
+fn no_room(key: &ArchiveKey, shortage: Shortage, advice: &str) -> Error {
+    let Shortage { device, needed, budget, free, held } = shortage;
+    Error::no_room(format!(
+        "no room for {key} on {device}: it needs {needed} bytes, {free} of {budget} are free and {held} are in use; {advice}"
+    ))
+}

@@ -1,0 +1,105 @@
+//! One flight: a target model from the store or the disk into memory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inference::{CacheOutcome, CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel};
+use parking_lot::Mutex;
+use repository::{Backoff, Refusals, read_archive};
+
+use crate::archive_load::{ArchiveLoads, Source};
+use crate::archives::{Archives, Obtained};
+use crate::flight::Landing;
+use crate::loaded::Pin;
+use crate::room::Room;
+use crate::route::ArchiveKey;
+
+/// How long an archive that cannot be loaded is left alone: a second at first, five minutes at most.
+const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), maximum: Duration::from_secs(300) };
+
+/// Loads target models.
+pub(crate) struct TargetLoads {
+    archives: Archives,
+    loads: Arc<ArchiveLoads>,
+    room: Arc<Room>,
+    /// Archives that are on disk, whole, and cannot be loaded all the same.
+    refusals: Mutex<Refusals>,
+}
+
+impl TargetLoads {
+    pub(crate) fn new(archives: Archives, loads: Arc<ArchiveLoads>, room: Arc<Room>) -> Arc<Self> {
+        Arc::new(TargetLoads { archives, loads, room, refusals: Mutex::new(Refusals::new(BACKOFF)) })
+    }
+
+    /// The archives that can be loaded without the store.
+    pub(crate) fn on_disk(&self) -> Vec<TargetModel> {
+        self.archives.on_disk()
+    }
+
+    /// Archives that could not be loaded, and why.
+    pub(crate) fn refused(&self) -> Vec<(TargetModel, Error)> {
+        self.refusals.lock().iter().map(|(target, error)| (target.clone(), error.clone())).collect()
+    }
+
+    /// Obtains the archive, loads its models, and pins them.
+    pub(crate) async fn load(self: Arc<Self>, target: TargetModel) -> Landing {
+        let key = ArchiveKey::Target(target.clone());
+        if let Some(pin) = self.room.pin(&key) {
+            // Another flight landed between the caller's look and this one's departure.
+            let version = pin.version.clone();
+            return Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }));
+        }
+        let obtained = self.archives.obtain(&target).await?;
+        let version = obtained.archive.etag().clone();
+        if let Some(refusal) = self.refusals.lock().check(&target, &version, Instant::now()) {
+            return Err(refusal);
+        }
+        let (tier, timing, started) = (obtained.tier, obtained.timing, Instant::now());
+        let pin = self.load_obtained(&target, obtained, key).await;
+        self.remember(&target, &version, &pin);
+        let load = LoadTiming { load: started.elapsed(), ..timing };
+        Ok((pin?, CacheOutcome { tier, version, load: Some(load) }))
+    }
+
+    async fn load_obtained(&self, target: &TargetModel, obtained: Obtained, key: ArchiveKey) -> Result<Pin> {
+        let (archive, name) = (obtained.archive, stem(target).to_owned());
+        let files = archive.clone();
+        let read = Box::new(move || read_archive(archive.path(), &name));
+        let version = files.etag().clone();
+        self.loads.load(Source { key, version, tier: obtained.tier, read, files: Some(files), kept: false }).await
+    }
+
+    /// A broken archive is not loaded again for every request. What depends on the moment (no room, say) is tried again
+    /// at once.
+    fn remember(&self, target: &TargetModel, version: &Arc<str>, loaded: &Result<Pin>) {
+        let mut refusals = self.refusals.lock();
+        match loaded {
+            Ok(_) => refusals.forget(target),
+            Err(error) if is_lasting(error.kind()) => refusals.record(target, version, error.clone(), Instant::now()),
+            Err(_) => {}
+        }
+    }
+}
+
+fn is_lasting(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidArgument | ErrorKind::NotFound | ErrorKind::Unsupported | ErrorKind::Internal)
+}
+
+/// The archive's file name without `.tar.gz`: the model's name where its configuration sits at the root without one.
+fn stem(target: &TargetModel) -> &str {
+    let file = Path::new(target.as_str()).file_name().and_then(|name| name.to_str()).unwrap_or(target.as_str());
+    file.strip_suffix(".tar.gz").or_else(|| file.strip_suffix(".tgz")).unwrap_or(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stem_is_the_file_name_without_its_suffix() {
+        for (target, expected) in [("a.tar.gz", "a"), ("t/b.tgz", "b"), ("t/c", "c"), ("x.y.tar.gz", "x.y")] {
+            assert_eq!(stem(&TargetModel::new(target).expect("valid")), expected);
+        }
+    }
+}

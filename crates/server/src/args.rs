@@ -1,0 +1,189 @@
+//! The command line: each option's name, environment variable, default and documentation in one place.
+//!
+//! Options that Triton's server also has keep Triton's name and meaning. The README's table is generated from here.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use humantime::Duration;
+
+/// A multi-model inference server: serves model archives on demand from a bucket or a folder.
+#[derive(Debug, Parser)]
+#[command(name = "panoply", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve models until SIGTERM or Ctrl-C
+    Serve(Box<ServeArgs>),
+    /// Print the table of options as Markdown, as the README has it
+    #[command(hide = true)]
+    OptionsTable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) operation: OperationArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Models")]
+pub(crate) struct ModelArgs {
+    /// Where archives come from: `s3://bucket/prefix`, or a folder of `.tar.gz` files
+    #[arg(long, env = "PANOPLY_MODEL_STORE", value_name = "URL|DIR")]
+    pub(crate) model_store: Option<String>,
+    /// An unpacked model repository, loaded at start and kept; may be given several times
+    #[arg(long, env = "PANOPLY_MODEL_REPOSITORY", value_name = "DIR", value_delimiter = ',')]
+    pub(crate) model_repository: Vec<PathBuf>,
+    /// The S3 endpoint, where it is not Amazon's
+    #[arg(long, env = "PANOPLY_S3_ENDPOINT", value_name = "URL")]
+    pub(crate) s3_endpoint: Option<String>,
+    /// The S3 region; otherwise the AWS SDK's own sources decide
+    #[arg(long, env = "PANOPLY_S3_REGION", value_name = "REGION")]
+    pub(crate) s3_region: Option<String>,
+    /// Put the bucket into the path instead of the host name, as most S3 servers other than Amazon's want
+    #[arg(long, env = "PANOPLY_S3_PATH_STYLE")]
+    pub(crate) s3_path_style: bool,
+    /// Send unsigned requests; otherwise credentials come from the AWS SDK's default chain
+    #[arg(long, env = "PANOPLY_S3_ANONYMOUS")]
+    pub(crate) s3_anonymous: bool,
+    /// How long a store's answer about an archive on disk is trusted before a load asks it again
+    #[arg(long, env = "PANOPLY_STORE_CHECK_INTERVAL", value_name = "TIME", default_value = "60s")]
+    pub(crate) store_check_interval: Duration,
+    /// The ONNX Runtime library; found next to the binary or by the system's loader when not given
+    #[arg(long, env = "PANOPLY_ORT_LIBRARY", value_name = "FILE")]
+    pub(crate) ort_library: Option<PathBuf>,
+    /// Refuse models that ask for a GPU when there is none, instead of running them on the CPU
+    #[arg(long, env = "PANOPLY_REQUIRE_GPU")]
+    pub(crate) require_gpu: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Caches")]
+pub(crate) struct CacheArgs {
+    /// The folder of the disk cache
+    #[arg(long, env = "PANOPLY_DISK_CACHE", value_name = "DIR", default_value = "/var/cache/panoply")]
+    pub(crate) disk_cache: PathBuf,
+    /// Bytes of unpacked archives that the disk cache may hold
+    #[arg(long, env = "PANOPLY_DISK_CACHE_SIZE", value_name = "SIZE", default_value = "20GiB")]
+    pub(crate) disk_cache_size: ByteSize,
+    /// Bytes of host memory that loaded models may take [default: 60 % of the cgroup's or the machine's memory]
+    #[arg(long, env = "PANOPLY_MODEL_MEMORY", value_name = "SIZE")]
+    pub(crate) model_memory: Option<ByteSize>,
+    /// Bytes of each GPU that loaded models may take [default: 80 % of what is free on it at start]
+    #[arg(long, env = "PANOPLY_GPU_MEMORY", value_name = "SIZE")]
+    pub(crate) gpu_memory: Option<ByteSize>,
+    /// How long a load waits for models in use to make room before it is refused
+    #[arg(long, env = "PANOPLY_ROOM_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    pub(crate) room_timeout: Duration,
+    /// How many archives are loaded at once
+    #[arg(long, env = "PANOPLY_LOAD_CONCURRENCY", value_name = "N", default_value = "2")]
+    pub(crate) load_concurrency: usize,
+    /// How many archives are downloaded at once
+    #[arg(long, env = "PANOPLY_DOWNLOAD_CONCURRENCY", value_name = "N", default_value = "8")]
+    pub(crate) download_concurrency: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct NetworkArgs {
+    /// The address to listen on, for every port
+    #[arg(long, env = "PANOPLY_HTTP_ADDRESS", value_name = "IP", default_value = "0.0.0.0")]
+    pub(crate) http_address: IpAddr,
+    /// The port of KServe v2 and of the SageMaker runtime API; 0 picks a free one
+    #[arg(long, env = "PANOPLY_HTTP_PORT", value_name = "PORT", default_value = "8000")]
+    pub(crate) http_port: u16,
+    /// The port of `/metrics`; 0 picks a free one
+    #[arg(long, env = "PANOPLY_METRICS_PORT", value_name = "PORT", default_value = "8002")]
+    pub(crate) metrics_port: u16,
+    /// The port of the SageMaker container contract; 0 picks a free one
+    #[arg(long, env = "PANOPLY_SAGEMAKER_PORT", value_name = "PORT", default_value = "8080")]
+    pub(crate) sagemaker_port: u16,
+    /// Folders below which `POST /models` of the container contract may load from; may be given several times
+    #[arg(
+        long,
+        env = "PANOPLY_SAGEMAKER_MODEL_ROOT",
+        value_name = "DIR",
+        value_delimiter = ',',
+        default_value = "/opt/ml/models"
+    )]
+    pub(crate) sagemaker_model_root: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// The largest request body
+    #[arg(long, env = "PANOPLY_MAX_REQUEST_SIZE", value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) max_request_size: ByteSize,
+    /// The largest response body
+    #[arg(long, env = "PANOPLY_MAX_RESPONSE_SIZE", value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) max_response_size: ByteSize,
+    /// How long one download may take
+    #[arg(long, env = "PANOPLY_DOWNLOAD_TIMEOUT", value_name = "TIME", default_value = "10m")]
+    pub(crate) download_timeout: Duration,
+    /// How long loading an archive's models may take, once it is on disk
+    #[arg(long, env = "PANOPLY_LOAD_TIMEOUT", value_name = "TIME", default_value = "5m")]
+    pub(crate) load_timeout: Duration,
+    /// How long a request may wait and run; a model overrides it with the parameter `infer_timeout`
+    #[arg(long, env = "PANOPLY_INFER_TIMEOUT", value_name = "TIME", default_value = "60s")]
+    pub(crate) infer_timeout: Duration,
+    /// How many requests may wait for an instance of one model
+    #[arg(long, env = "PANOPLY_MAX_QUEUE_SIZE", value_name = "N", default_value = "1024")]
+    pub(crate) max_queue_size: usize,
+    /// How many requests may wait for one archive to be loaded
+    #[arg(long, env = "PANOPLY_LOAD_QUEUE_SIZE", value_name = "N", default_value = "1024")]
+    pub(crate) load_queue_size: usize,
+    /// How many executions may run at once in the whole server [default: twice the number of cores]
+    #[arg(long, env = "PANOPLY_EXECUTION_CONCURRENCY", value_name = "N")]
+    pub(crate) execution_concurrency: Option<usize>,
+    /// How many entries an archive may have
+    #[arg(long, env = "PANOPLY_MAX_ARCHIVE_FILES", value_name = "N", default_value = "100000")]
+    pub(crate) max_archive_files: u64,
+    /// How many bytes an archive may unpack to
+    #[arg(long, env = "PANOPLY_MAX_ARCHIVE_SIZE", value_name = "SIZE", default_value = "20GiB")]
+    pub(crate) max_archive_size: ByteSize,
+    /// How many times larger than itself an archive may unpack to
+    #[arg(long, env = "PANOPLY_MAX_ARCHIVE_RATIO", value_name = "N", default_value = "200")]
+    pub(crate) max_archive_ratio: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Operation")]
+pub(crate) struct OperationArgs {
+    /// After SIGTERM, how long new requests are still answered while `/v2/health/ready` says no
+    #[arg(long, env = "PANOPLY_DRAIN_DELAY", value_name = "TIME", default_value = "2s")]
+    pub(crate) drain_delay: Duration,
+    /// After that, how long requests in flight may take to finish
+    #[arg(long, env = "PANOPLY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub(crate) drain_timeout: Duration,
+    /// How many model names metrics tell apart; the rest is counted as `other`
+    #[arg(long, env = "PANOPLY_METRICS_MODEL_LIMIT", value_name = "N", default_value = "1000")]
+    pub(crate) metrics_model_limit: usize,
+    /// Log lines as text or as JSON
+    #[arg(long, env = "PANOPLY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Which log lines: a level, or `tracing` directives such as `info,model_cache=debug`
+    #[arg(long, env = "PANOPLY_LOG", value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: String,
+}

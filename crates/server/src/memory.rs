@@ -1,0 +1,69 @@
+//! How much memory there is: the control group's limit where there is one, the machine's otherwise.
+
+use std::fs;
+use std::path::Path;
+
+/// The share of host memory that models may take by default; the rest is for requests, runtimes and the page cache.
+const HOST_SHARE: f64 = 0.6;
+
+/// The share of a GPU's free memory that models may take by default; the rest is for the runtimes' workspaces.
+const GPU_SHARE: f64 = 0.8;
+
+/// Bytes of host memory that models may take when nothing was said.
+pub(crate) fn default_model_memory() -> u64 {
+    let machine = read_number(Path::new("/proc/meminfo"), meminfo_total);
+    let limits = [
+        read_number(Path::new("/sys/fs/cgroup/memory.max"), plain_number),
+        read_number(Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes"), plain_number),
+        machine,
+    ];
+    let available = limits.into_iter().flatten().min().unwrap_or(4 << 30);
+    share(available, HOST_SHARE)
+}
+
+/// Bytes of a GPU that models may take when nothing was said.
+pub(crate) fn default_gpu_memory(free_bytes: u64) -> u64 {
+    share(free_bytes, GPU_SHARE)
+}
+
+fn share(bytes: u64, share: f64) -> u64 {
+    (bytes as f64 * share) as u64
+}
+
+fn read_number(file: &Path, parse: impl FnOnce(&str) -> Option<u64>) -> Option<u64> {
+    parse(&fs::read_to_string(file).ok()?)
+}
+
+/// A control group's limit; `max` means none.
+fn plain_number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+fn meminfo_total(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Tells glibc's allocator to give large blocks back to the system as soon as they are freed. Otherwise an unloaded
+/// model's memory stays with the process, and the budget means little.
+pub(crate) fn give_freed_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only sets a parameter of the allocator; called before any other thread is started.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 * 1024);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        assert_eq!(meminfo_total("MemTotal:       24684084 kB\nMemFree: 1 kB\n"), Some(24_684_084 * 1024));
+        assert_eq!(plain_number("max\n"), None);
+        assert_eq!(plain_number("1073741824\n"), Some(1 << 30));
+        assert!(default_model_memory() > 0);
+    }
+}

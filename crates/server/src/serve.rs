@@ -1,0 +1,122 @@
+//! `panoply serve`: binds, serves, drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use frontend::{ServeConfig, Services};
+use metrics_exporter_prometheus::PrometheusHandle;
+use model_cache::ModelCache;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::Settings;
+use crate::{telemetry, wiring};
+
+/// How often histograms are drained into their buckets; between two times they grow.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or Ctrl-C, then drains.
+///
+/// # Errors
+/// When a port cannot be bound, or start-up fails.
+pub(crate) async fn run(settings: Settings) -> Result<()> {
+    let metrics = telemetry::start_metrics()?;
+    tokio::spawn(keep_up(metrics.clone()));
+    let ports = Ports::bind(&settings).await?;
+    let cache = wiring::model_cache(&settings).await?;
+    let drain = CancellationToken::new();
+    let mut servers = ports.serve(&settings, &cache, metrics, &drain);
+    let start = cache.load_repositories(settings.repositories.clone());
+    tokio::select! {
+        loaded = start => loaded.context("the model repository cannot be loaded")?,
+        () = stop_signal()? => return Ok(()),
+    }
+    cache.accept();
+    tracing::info!("ready");
+    stop_signal()?.await;
+    tracing::info!(delay = ?settings.drain_delay, timeout = ?settings.drain_timeout, "draining");
+    cache.drain();
+    drain.cancel();
+    while let Some(report) = servers.join_next().await {
+        let cut = report.map_or(0, |report| report.cut);
+        if cut > 0 {
+            tracing::warn!(cut, "connections still had a request when --drain-timeout was over");
+        }
+    }
+    cache.unload_all().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn keep_up(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(METRICS_UPKEEP).await;
+        metrics.run_upkeep();
+    }
+}
+
+/// Resolves when the process is asked to stop.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The listening sockets.
+struct Ports {
+    http: TcpListener,
+    metrics: TcpListener,
+    sagemaker: TcpListener,
+}
+
+impl Ports {
+    async fn bind(settings: &Settings) -> Result<Self> {
+        let bind = async |address, option| {
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({option})"))
+        };
+        let addresses = &settings.addresses;
+        let ports = Ports {
+            http: bind(addresses.http, "--http-port").await?,
+            metrics: bind(addresses.metrics, "--metrics-port").await?,
+            sagemaker: bind(addresses.sagemaker, "--sagemaker-port").await?,
+        };
+        let [http, metrics, sagemaker] =
+            [ports.http.local_addr()?, ports.metrics.local_addr()?, ports.sagemaker.local_addr()?];
+        tracing::info!(%http, %metrics, %sagemaker, "listening");
+        Ok(ports)
+    }
+
+    fn serve(
+        self,
+        settings: &Settings,
+        cache: &Arc<ModelCache>,
+        metrics: PrometheusHandle,
+        drain: &CancellationToken,
+    ) -> JoinSet<frontend::DrainReport> {
+        let services = Services { inference: cache.clone(), control: cache.clone() };
+        let config = wiring::frontend_config(settings);
+        let connections = ServeConfig {
+            drain_grace: settings.drain_delay,
+            drain_timeout: settings.drain_timeout,
+            ..ServeConfig::default()
+        };
+        let routers = [
+            (self.http, frontend::http_router(services.clone(), config.clone())),
+            (self.sagemaker, frontend::sagemaker_router(services, config)),
+            (self.metrics, frontend::metrics_router(Arc::new(move || metrics.render()))),
+        ];
+        let mut servers = JoinSet::new();
+        for (listener, router) in routers {
+            servers.spawn(frontend::serve(listener, router, drain.clone(), connections.clone()));
+        }
+        servers
+    }
+}

@@ -1,0 +1,277 @@
+//! Arguments checked and typed: every problem is found, and reported, before a port is bound.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use repository::{S3Config, S3Credentials};
+
+use crate::args::{LogFormat, ModelArgs, NetworkArgs, ServeArgs};
+
+/// Where archives come from.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreSettings {
+    /// A bucket.
+    S3(S3Config),
+    /// A folder of archives.
+    Folder(PathBuf),
+}
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) http: SocketAddr,
+    pub(crate) metrics: SocketAddr,
+    pub(crate) sagemaker: SocketAddr,
+}
+
+/// Everything that `panoply serve` was told.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) store: Option<StoreSettings>,
+    pub(crate) repositories: Vec<PathBuf>,
+    pub(crate) store_check_interval: Duration,
+    pub(crate) ort_library: Option<PathBuf>,
+    pub(crate) require_gpu: bool,
+    pub(crate) disk_cache: PathBuf,
+    pub(crate) disk_cache_bytes: u64,
+    pub(crate) model_memory_bytes: Option<u64>,
+    pub(crate) gpu_memory_bytes: Option<u64>,
+    pub(crate) room_timeout: Duration,
+    pub(crate) load_concurrency: NonZeroUsize,
+    pub(crate) download_concurrency: NonZeroUsize,
+    pub(crate) addresses: Addresses,
+    pub(crate) sagemaker_model_roots: Vec<PathBuf>,
+    pub(crate) max_request_bytes: u64,
+    pub(crate) max_response_bytes: u64,
+    pub(crate) download_timeout: Duration,
+    pub(crate) load_timeout: Duration,
+    pub(crate) infer_timeout: Duration,
+    pub(crate) max_queue_size: usize,
+    pub(crate) load_queue_size: usize,
+    pub(crate) execution_concurrency: NonZeroUsize,
+    pub(crate) max_archive_files: u64,
+    pub(crate) max_archive_bytes: u64,
+    pub(crate) max_archive_ratio: u64,
+    pub(crate) drain_delay: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) metrics_model_limit: usize,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log: String,
+}
+
+impl Settings {
+    /// Checks the arguments.
+    ///
+    /// # Errors
+    /// Every problem, one line each.
+    pub(crate) fn from_args(args: ServeArgs) -> Result<Settings, Vec<String>> {
+        let mut check = Check::default();
+        let ServeArgs { models, cache, network, limits, operation } = args;
+        let settings = Settings {
+            store: check.store(&models),
+            repositories: check.folders("--model-repository", models.model_repository),
+            store_check_interval: models.store_check_interval.into(),
+            ort_library: check.file("--ort-library", models.ort_library),
+            require_gpu: models.require_gpu,
+            disk_cache: cache.disk_cache,
+            disk_cache_bytes: check.positive("--disk-cache-size", cache.disk_cache_size.as_u64()),
+            model_memory_bytes: cache.model_memory.map(|size| check.positive("--model-memory", size.as_u64())),
+            gpu_memory_bytes: cache.gpu_memory.map(|size| size.as_u64()),
+            room_timeout: cache.room_timeout.into(),
+            load_concurrency: check.count("--load-concurrency", cache.load_concurrency),
+            download_concurrency: check.count("--download-concurrency", cache.download_concurrency),
+            addresses: check.addresses(&network),
+            sagemaker_model_roots: network.sagemaker_model_root,
+            max_request_bytes: check.positive("--max-request-size", limits.max_request_size.as_u64()),
+            max_response_bytes: check.positive("--max-response-size", limits.max_response_size.as_u64()),
+            download_timeout: check.duration("--download-timeout", limits.download_timeout),
+            load_timeout: check.duration("--load-timeout", limits.load_timeout),
+            infer_timeout: check.duration("--infer-timeout", limits.infer_timeout),
+            max_queue_size: limits.max_queue_size,
+            load_queue_size: check.count("--load-queue-size", limits.load_queue_size).get(),
+            execution_concurrency: match limits.execution_concurrency {
+                Some(count) => check.count("--execution-concurrency", count),
+                None => default_execution_concurrency(),
+            },
+            max_archive_files: check.positive("--max-archive-files", limits.max_archive_files),
+            max_archive_bytes: check.positive("--max-archive-size", limits.max_archive_size.as_u64()),
+            max_archive_ratio: check.positive("--max-archive-ratio", limits.max_archive_ratio),
+            drain_delay: operation.drain_delay.into(),
+            drain_timeout: operation.drain_timeout.into(),
+            metrics_model_limit: operation.metrics_model_limit,
+            log_format: operation.log_format,
+            log: operation.log,
+        };
+        if check.problems.is_empty() { Ok(settings) } else { Err(check.problems) }
+    }
+}
+
+/// Executions wait for memory and for the runtime's own threads as well as for cores.
+fn default_execution_concurrency() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    NonZeroUsize::new(2 * cores).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The problems found so far.
+#[derive(Default)]
+struct Check {
+    problems: Vec<String>,
+}
+
+impl Check {
+    fn problem(&mut self, text: String) {
+        self.problems.push(text);
+    }
+
+    fn positive(&mut self, option: &str, number: u64) -> u64 {
+        if number == 0 {
+            self.problem(format!("{option} must be more than 0"));
+        }
+        number
+    }
+
+    fn count(&mut self, option: &str, number: usize) -> NonZeroUsize {
+        NonZeroUsize::new(number).unwrap_or_else(|| {
+            self.problem(format!("{option} must be more than 0"));
+            NonZeroUsize::MIN
+        })
+    }
+
+    fn duration(&mut self, option: &str, duration: humantime::Duration) -> Duration {
+        if duration.is_zero() {
+            self.problem(format!("{option} must be more than 0s"));
+        }
+        duration.into()
+    }
+
+    fn folders(&mut self, option: &str, folders: Vec<PathBuf>) -> Vec<PathBuf> {
+        for folder in folders.iter().filter(|folder| !folder.is_dir()) {
+            self.problem(format!("{option} {}: no such folder", folder.display()));
+        }
+        folders
+    }
+
+    fn file(&mut self, option: &str, file: Option<PathBuf>) -> Option<PathBuf> {
+        if let Some(file) = file.as_deref().filter(|file| !file.is_file()) {
+            self.problem(format!("{option} {}: no such file", file.display()));
+        }
+        file
+    }
+
+    fn store(&mut self, args: &ModelArgs) -> Option<StoreSettings> {
+        let is_s3 = args.model_store.as_deref().is_some_and(|store| store.starts_with("s3://"));
+        let has_s3_options =
+            args.s3_endpoint.is_some() || args.s3_region.is_some() || args.s3_path_style || args.s3_anonymous;
+        if has_s3_options && !is_s3 {
+            self.problem("--s3-* options need --model-store s3://bucket/prefix".to_owned());
+        }
+        let store = args.model_store.as_deref()?;
+        let Some(path) = store.strip_prefix("s3://") else { return self.folder_store(store) };
+        let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
+        if bucket.is_empty() {
+            self.problem(format!("--model-store {store}: the bucket is missing; write s3://bucket/prefix"));
+        }
+        let credentials = if args.s3_anonymous { S3Credentials::Anonymous } else { S3Credentials::DefaultChain };
+        Some(StoreSettings::S3(S3Config {
+            endpoint: args.s3_endpoint.clone(),
+            region: args.s3_region.clone(),
+            path_style: args.s3_path_style,
+            credentials,
+            ..S3Config::new(bucket, prefix)
+        }))
+    }
+
+    fn folder_store(&mut self, store: &str) -> Option<StoreSettings> {
+        if let Some((scheme, _)) = store.split_once("://") {
+            self.problem(format!(
+                "--model-store {store}: '{scheme}' is no store; write s3://bucket/prefix or a folder"
+            ));
+            return None;
+        }
+        let folder = PathBuf::from(store);
+        if !folder.is_dir() {
+            self.problem(format!("--model-store {store}: no such folder"));
+        }
+        Some(StoreSettings::Folder(folder))
+    }
+
+    fn addresses(&mut self, network: &NetworkArgs) -> Addresses {
+        let ports = [network.http_port, network.metrics_port, network.sagemaker_port];
+        let twice = |(index, port): (usize, &u16)| *port != 0 && ports[..index].contains(port);
+        if ports.iter().enumerate().any(twice) {
+            self.problem(format!("--http-port, --metrics-port and --sagemaker-port must differ; they are {ports:?}"));
+        }
+        let address: IpAddr = network.http_address;
+        let [http, metrics, sagemaker] = ports.map(|port| SocketAddr::new(address, port));
+        Addresses { http, metrics, sagemaker }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn settings(args: &[&str]) -> Result<Settings, Vec<String>> {
+        let cli = Cli::try_parse_from(["panoply", "serve"].iter().chain(args)).expect("parses");
+        match cli.command {
+            Command::Serve(args) => Settings::from_args(*args),
+            Command::OptionsTable => unreachable!("`serve` was parsed"),
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_read_as_people_write_them() {
+        let settings = settings(&["--model-memory", "512MiB", "--load-timeout", "30s"]).expect("valid");
+        assert_eq!(settings.model_memory_bytes, Some(512 << 20));
+        assert_eq!(settings.load_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_bucket_and_its_prefix_are_told_apart() {
+        for (store, expected) in [("s3://b", ("b", "")), ("s3://b/p/q", ("b", "p/q"))] {
+            let settings = settings(&["--model-store", store]).expect("valid");
+            let Some(StoreSettings::S3(config)) = settings.store else { panic!("{store} is a bucket") };
+            assert_eq!((config.bucket.as_str(), config.prefix.as_str()), expected);
+        }
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let problems = settings(&[
+            "--model-store",
+            "gs://bucket",
+            "--s3-anonymous",
+            "--http-port",
+            "9",
+            "--metrics-port",
+            "9",
+            "--load-timeout",
+            "0s",
+            "--max-request-size",
+            "0B",
+            "--ort-library",
+            "/no/such.so",
+            "--model-repository",
+            "/no/such",
+        ])
+        .expect_err("much is wrong");
+        let expected = [
+            "'gs' is no store",
+            "--s3-*",
+            "must differ",
+            "--load-timeout",
+            "--max-request-size",
+            "/no/such.so",
+            "--model-repository",
+        ];
+        for part in expected {
+            assert!(problems.iter().any(|problem| problem.contains(part)), "{part} in {problems:?}");
+        }
+        assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    }
+}

@@ -1,0 +1,42 @@
+//! Logs and the metrics recorder.
+
+use anyhow::{Context, Result};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::LogFormat;
+
+/// Upper bounds of the buckets of every histogram of durations, in seconds: 100 µs to 10 min.
+const SECONDS: [f64; 20] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 600.0,
+];
+
+/// Starts logging to standard error.
+///
+/// # Errors
+/// When `filter` is no level and no list of directives.
+pub(crate) fn start_logging(filter: &str, format: LogFormat) -> Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log '{filter}' is not understood"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// Installs the recorder that every crate's metrics go to, and describes them.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub(crate) fn start_metrics() -> Result<PrometheusHandle> {
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
+    let handle = builder.install_recorder()?;
+    repository::describe_metrics();
+    scheduler::describe_metrics();
+    model_cache::describe_metrics();
+    backend_onnxruntime::describe_metrics();
+    frontend::describe_metrics();
+    Ok(handle)
+}

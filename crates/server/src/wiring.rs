@@ -1,0 +1,122 @@
+//! Puts the parts together: store, disk cache, backends, model cache.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use backend_onnxruntime::{OnnxRuntimeBackend, OnnxRuntimeConfig};
+use backend_text::{PoolingBackend, TokenizerBackend};
+use frontend::FrontendConfig;
+use inference::identity::IdentityBackend;
+use inference::{Backend, Device, MemoryUsage};
+use model_cache::{Archives, Backends, CudaInventory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
+use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, UnpackLimits};
+use scheduler::SchedulerConfig;
+
+use crate::memory::{default_gpu_memory, default_model_memory};
+use crate::settings::{Settings, StoreSettings};
+
+/// What the system's loader finds when no library was named.
+const ORT_LIBRARY: &str = "libonnxruntime.so";
+
+/// The model cache with everything behind it; not ready yet.
+///
+/// # Errors
+/// When the disk cache cannot be opened, the store cannot be configured, or a backend that was asked for does not start.
+pub(crate) async fn model_cache(settings: &Settings) -> Result<Arc<ModelCache>> {
+    let gpus = CudaInventory.gpus();
+    let config = cache_config(settings, &gpus);
+    let backends = backends(settings, &config.gpus)?;
+    let archives = match &settings.store {
+        None => None,
+        Some(store) => {
+            let store = model_store(store).await?;
+            let (disk, location) = (disk_config(settings), store.location().to_owned());
+            let disk = tokio::task::spawn_blocking(move || DiskCache::open(disk, &location)).await??;
+            tracing::info!(store = store.location(), disk_cache = %settings.disk_cache.display(), "serving archives");
+            Some(Archives::new(store, disk, &config))
+        }
+    };
+    Ok(ModelCache::new(&config, backends, archives))
+}
+
+async fn model_store(store: &StoreSettings) -> Result<Arc<dyn ModelStore>> {
+    Ok(match store {
+        StoreSettings::S3(config) => Arc::new(S3Store::connect(config.clone()).await),
+        StoreSettings::Folder(folder) => Arc::new(FolderStore::open(folder)?),
+    })
+}
+
+fn disk_config(settings: &Settings) -> DiskCacheConfig {
+    let mut config = DiskCacheConfig::new(&settings.disk_cache, settings.disk_cache_bytes);
+    config.download_timeout = settings.download_timeout;
+    config.concurrent_fetches = settings.download_concurrency.get();
+    config.limits = UnpackLimits {
+        max_files: settings.max_archive_files,
+        max_unpacked_bytes: settings.max_archive_bytes,
+        max_expansion_ratio: settings.max_archive_ratio,
+        ..UnpackLimits::default()
+    };
+    config
+}
+
+fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
+    let host = settings.model_memory_bytes.unwrap_or_else(default_model_memory);
+    let mut budget = MemoryUsage::on(Device::Host, host);
+    for gpu in gpus {
+        let bytes =
+            settings.gpu_memory_bytes.unwrap_or_else(|| default_gpu_memory(gpu.free_bytes)).min(gpu.total_bytes);
+        budget.add(Device::Gpu(gpu.ordinal), bytes);
+        tracing::info!(
+            gpu = gpu.ordinal,
+            name = gpu.name,
+            total_bytes = gpu.total_bytes,
+            budget_bytes = bytes,
+            "found a GPU"
+        );
+    }
+    ModelCacheConfig {
+        budget,
+        gpus: gpus.iter().map(|gpu| gpu.ordinal).collect(),
+        store_check_interval: settings.store_check_interval,
+        download_timeout: settings.download_timeout,
+        load_timeout: settings.load_timeout,
+        room_timeout: settings.room_timeout,
+        load_concurrency: settings.load_concurrency,
+        load_queue_size: settings.load_queue_size,
+        execution_concurrency: settings.execution_concurrency,
+        metrics_model_limit: settings.metrics_model_limit,
+        scheduler: SchedulerConfig { max_queue_size: settings.max_queue_size, infer_timeout: settings.infer_timeout },
+    }
+}
+
+fn backends(settings: &Settings, gpus: &[u32]) -> Result<Backends> {
+    let built_in: [Arc<dyn Backend>; 3] =
+        [Arc::new(IdentityBackend), Arc::new(TokenizerBackend), Arc::new(PoolingBackend)];
+    let backends = Backends::new(built_in);
+    let config = OnnxRuntimeConfig {
+        library: settings.ort_library.clone().unwrap_or_else(|| PathBuf::from(ORT_LIBRARY)),
+        intra_op_threads: None::<NonZeroUsize>,
+        require_gpu: settings.require_gpu,
+        gpus: gpus.to_vec(),
+    };
+    match OnnxRuntimeBackend::start(config) {
+        Ok(backend) => Ok(backends.with(backend)),
+        Err(error) if settings.ort_library.is_some() => Err(error).context("the backend 'onnxruntime' does not start"),
+        Err(error) => {
+            tracing::warn!("ONNX models cannot be served: {error:#}");
+            Ok(backends.without(OnnxRuntimeBackend::NAME, error))
+        }
+    }
+}
+
+/// What the front end is told.
+pub(crate) fn frontend_config(settings: &Settings) -> FrontendConfig {
+    FrontendConfig {
+        max_request_size: settings.max_request_bytes,
+        max_response_size: settings.max_response_bytes,
+        registered_roots: settings.sagemaker_model_roots.clone(),
+        ..FrontendConfig::default()
+    }
+}
