@@ -7,8 +7,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use inference::{
-    CacheOutcome, Error, ErrorKind, InferRequest, InferResponse, LoadTiming, ModelKey, NamedTensor, Result, TargetModel,
+    CacheOutcome, Cancellation, Error, ErrorKind, InferRequest, InferResponse, LoadTiming, ModelKey, NamedTensor,
+    Result, TargetModel,
 };
+
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::App;
 use crate::body::{self, Bounds, Frames};
@@ -91,9 +94,10 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
         outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
         parameters: std::mem::take(&mut wire.parameters),
         deadline: limit.and_then(|limit| began.checked_add(limit)),
+        cancellation: Cancellation::default(),
     };
     // ─► the models ─►
-    let response = app.services.inference.infer(request).await?;
+    let response = in_its_own_task(app, request).await?;
     // ─► bytes
     let mut headers = HeaderMap::new();
     if let Some(outcome) = &response.cache {
@@ -105,6 +109,15 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
     let mut reply = Response::new(Body::new(Frames::new(encoded.parts)));
     *reply.headers_mut() = headers;
     Ok(reply)
+}
+
+/// Runs the request in a task of its own, so that its connection goes on being served (and a client that goes away is
+/// noticed) while a model occupies the thread. Dropping this future cancels the request.
+async fn in_its_own_task(app: &App, request: InferRequest) -> Result<InferResponse> {
+    let _cancel = request.cancellation.cancel_on_drop();
+    let service = app.services.inference.clone();
+    let running = AbortOnDropHandle::new(tokio::spawn(async move { service.infer(request).await }));
+    running.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 async fn decode(app: &App, key: &ModelKey, layout: Layout, body: Bytes) -> Result<WireRequest> {

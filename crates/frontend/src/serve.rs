@@ -52,7 +52,7 @@ pub struct DrainReport {
     pub cut: usize,
 }
 
-/// HTTP/2 flow control: STACK-measured sizes at which a 600 KB message needs no round trip for window updates.
+/// HTTP/2 flow control: sizes at which, as measured, a 600 KB message needs no round trip for window updates.
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 const FRAME_SIZE: u32 = 1 << 20;

@@ -16,6 +16,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait InferenceService: Send + Sync {
     /// Runs one request. Every call ends exactly once: in a response or in an error.
     fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>>;
+
+    /// Whether another request could still be answered; `false` once a crash has left nothing that could run it. Then it
+    /// must be loaded anew.
+    fn is_usable(&self) -> bool {
+        true
+    }
 }
 
 /// A model's place in its life, in Triton's words.

@@ -100,6 +100,17 @@ impl ModelCache {
         })
     }
 
+    /// Takes a target model out of memory when a crash left one of its models without an instance: the next request loads
+    /// it anew.
+    fn replace_broken(&self, pin: &Pin) {
+        let is_broken =
+            pin.models.values().flat_map(|versions| versions.values()).any(|model| !model.service.is_usable());
+        if is_broken && matches!(pin.key, ArchiveKey::Target(_)) {
+            tracing::error!(archive = %pin.key, "a model crashed and has no instance left; it will be loaded anew");
+            self.room.discard(pin);
+        }
+    }
+
     /// Pins the archive that a route leads to, loading it if need be.
     pub(crate) async fn acquire(
         &self,
@@ -139,7 +150,7 @@ impl InferenceService for ModelCache {
             let route = self.route(&request.model)?;
             let (pin, cache) = self.acquire(&route, request.deadline).await?;
             let served = pin.find(route.model.as_deref(), request.model.version)?;
-            let mut response = served.service.infer(request).await?;
+            let mut response = served.service.infer(request).await.inspect_err(|_| self.replace_broken(&pin))?;
             response.cache = cache;
             Ok(response)
         })

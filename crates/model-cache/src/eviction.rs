@@ -71,7 +71,8 @@ pub(crate) fn plan_room<K: Clone>(
     RoomPlan::Blocked(blocked(budget, used, need, &missing, candidates))
 }
 
-fn never_fits(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) -> Option<Shortage> {
+/// The first device whose whole budget is smaller than `need`.
+pub(crate) fn never_fits(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) -> Option<Shortage> {
     let (device, needed) = need.iter().find(|(device, bytes)| *bytes > budget.get(*device))?;
     let budget = budget.get(device);
     Some(Shortage { device, needed, budget, free: budget.saturating_sub(used.get(device)), held: 0 })

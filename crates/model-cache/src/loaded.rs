@@ -87,6 +87,11 @@ impl Pin {
     pub(crate) fn new(archive: Arc<LoadedArchive>, signal: Arc<RoomSignal>) -> Self {
         Pin { archive: Some(archive), signal }
     }
+
+    /// Whether this is a handle on that very archive.
+    pub(crate) fn is(&self, archive: &Arc<LoadedArchive>) -> bool {
+        self.archive.as_ref().is_some_and(|pinned| Arc::ptr_eq(pinned, archive))
+    }
 }
 
 impl Deref for Pin {

@@ -25,9 +25,9 @@ pub fn describe_metrics() {
     describe_counter!("panoply_model_unloads_total", Unit::Count, "Archives unloaded from memory, by reason");
     describe_histogram!("panoply_model_unload_duration_seconds", Unit::Seconds, "Time to unload an archive");
     describe_counter!(
-        "panoply_model_evictions_total",
+        "panoply_evictions_total",
         Unit::Count,
-        "Archives that left memory because others needed the room"
+        "Archives that left a tier (memory, disk) without being asked to, by reason; the disk tier is the disk cache's"
     );
     describe_histogram!(
         "panoply_load_wait_duration_seconds",
@@ -78,7 +78,7 @@ impl CacheMetrics {
     pub(crate) fn unloaded(self, reason: UnloadReason, elapsed: Duration) {
         counter!("panoply_model_unloads_total", "reason" => reason.label()).increment(1);
         if reason == UnloadReason::Room {
-            counter!("panoply_model_evictions_total", "tier" => "memory", "reason" => reason.label()).increment(1);
+            counter!("panoply_evictions_total", "tier" => "memory", "reason" => reason.label()).increment(1);
         }
         histogram!("panoply_model_unload_duration_seconds").record(elapsed);
     }

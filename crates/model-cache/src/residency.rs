@@ -9,7 +9,7 @@ use std::sync::Arc;
 use inference::{Device, MemoryUsage};
 use lru::LruCache;
 
-use crate::eviction::{Candidate, RoomPlan, plan_room};
+use crate::eviction::{Candidate, RoomPlan, Shortage, never_fits, plan_room};
 use crate::loaded::LoadedArchive;
 use crate::route::ArchiveKey;
 
@@ -70,6 +70,11 @@ impl Residency {
     pub(crate) fn plan(&self, need: &MemoryUsage) -> RoomPlan<ArchiveKey> {
         let candidates: Vec<_> = self.resident.iter().rev().map(|(key, resident)| candidate(key, resident)).collect();
         plan_room(&self.budget, &self.used, need, &candidates)
+    }
+
+    /// The device on which `need` can never fit, whatever is unloaded.
+    pub(crate) fn never_fits(&self, need: &MemoryUsage) -> Option<Shortage> {
+        never_fits(&self.budget, &self.used, need)
     }
 
     /// Counts bytes as used on behalf of a load.

@@ -21,6 +21,8 @@ pub(crate) enum UnloadReason {
     Room,
     /// It was asked for.
     Request,
+    /// A model crashed and cannot answer any more.
+    Crash,
     /// The server stops.
     Shutdown,
 }
@@ -30,6 +32,7 @@ impl UnloadReason {
         match self {
             UnloadReason::Room => "room",
             UnloadReason::Request => "request",
+            UnloadReason::Crash => "crash",
             UnloadReason::Shutdown => "shutdown",
         }
     }
@@ -89,9 +92,7 @@ impl Room {
             match self.step(need) {
                 Step::Held => return Ok(()),
                 Step::Evict(victims) => self.unload_all(victims, UnloadReason::Room).await,
-                Step::Refuse(shortage) => {
-                    return Err(no_room(key, shortage, "it can never fit; raise --model-memory or --gpu-memory"));
-                }
+                Step::Refuse(shortage) => return Err(no_room(key, shortage, NEVER_FITS)),
                 Step::Wait(shortage) => timeout_at(deadline, raised).await.map_err(|_| {
                     no_room(
                         key,
@@ -120,12 +121,28 @@ impl Room {
         }
     }
 
+    /// Withdraws this very archive from new requests at once, and unloads it when its pins are gone.
+    pub(crate) fn discard(self: &Arc<Self>, pin: &Pin) {
+        let mut residency = self.residency.lock();
+        let is_this = residency.peek(&pin.key).is_some_and(|resident| pin.is(resident));
+        let withdrawn = if is_this { residency.withdraw(&pin.key) } else { None };
+        drop(residency);
+        let room = self.clone();
+        if let Some(archive) = withdrawn {
+            tokio::spawn(async move { room.retire(archive, UnloadReason::Crash).await });
+        }
+    }
+
     /// Withdraws an archive from new requests, waits for its pins to go, and unloads it. `false` when it is not resident.
     pub(crate) async fn remove(self: &Arc<Self>, key: &ArchiveKey, reason: UnloadReason) -> bool {
         let Some(archive) = self.residency.lock().withdraw(key) else { return false };
+        self.retire(archive, reason).await;
+        true
+    }
+
+    async fn retire(self: &Arc<Self>, archive: Arc<LoadedArchive>, reason: UnloadReason) {
         self.wait_until_unpinned(&archive).await;
         self.unload_all(vec![archive], reason).await;
-        true
     }
 
     async fn wait_until_unpinned(&self, archive: &Arc<LoadedArchive>) {
@@ -188,6 +205,9 @@ impl Reservation {
     /// # Errors
     /// NoRoom when it took more than can be had.
     pub(crate) async fn correct(&mut self, key: &ArchiveKey, actual: &MemoryUsage, patience: Duration) -> Result<()> {
+        if let Some(shortage) = self.room.residency.lock().never_fits(actual) {
+            return Err(no_room(key, shortage, NEVER_FITS));
+        }
         let mut more = actual.clone();
         more.remove_all(&self.usage);
         if more.iter().next().is_some() {
@@ -224,6 +244,8 @@ impl Drop for Reservation {
         self.room.signal.raise();
     }
 }
+
+const NEVER_FITS: &str = "it can never fit; raise --model-memory or --gpu-memory";
 
 fn no_room(key: &ArchiveKey, shortage: Shortage, advice: &str) -> Error {
     let Shortage { device, needed, budget, free, held } = shortage;

@@ -8,8 +8,10 @@ pub mod model_config;
 mod position;
 mod suggest;
 mod text_format;
+mod wire;
 
 pub use config::{ParsedConfig, parse_model_config, read_model_config};
 pub use fields::{SetField, message_fields, set_fields};
 pub use json::model_config_json;
 pub use position::{ConfigProblem, Position, Positions};
+pub use wire::{decode_model_config, encode_model_config};

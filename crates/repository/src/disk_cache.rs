@@ -85,7 +85,7 @@ struct State {
     refusals: Refusals,
 }
 
-/// Why something leaves the cache: the label of `panoply_disk_cache_evictions_total`.
+/// Why something leaves the cache: the label of `panoply_evictions_total`.
 #[derive(Clone, Copy)]
 enum EvictionReason {
     Capacity,
@@ -210,7 +210,7 @@ impl DiskCache {
         for Departure { key, bytes, directory } in departures {
             tracing::info!(target_model = %key.target, etag = %key.etag, bytes, reason = reason.label(), "leaves the disk cache");
             self.folder.delete(directory);
-            metrics::counter!("panoply_disk_cache_evictions_total", "reason" => reason.label()).increment(1);
+            metrics::counter!("panoply_evictions_total", "tier" => "disk", "reason" => reason.label()).increment(1);
         }
         self.report_size();
     }

@@ -81,7 +81,8 @@ impl Failure {
     pub(crate) fn of(self, target: &TargetModel) -> Self {
         let error = match self.reason {
             Reason::Archive => self.error.context(format_args!("archive '{target}' is refused")),
-            _ => self.error,
+            Reason::Corrupt => self.error.context(format_args!("archive '{target}'")),
+            Reason::Store | Reason::Timeout | Reason::NoRoom | Reason::Disk => self.error,
         };
         Failure { error: error.with_model(target.as_str()), reason: self.reason }
     }

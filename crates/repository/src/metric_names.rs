@@ -28,8 +28,4 @@ pub fn describe_metrics() {
     describe_gauge!("panoply_disk_cache_bytes", Unit::Bytes, "Bytes of the archives in the disk cache");
     describe_gauge!("panoply_disk_cache_capacity_bytes", Unit::Bytes, "Bytes that the disk cache may hold");
     describe_gauge!("panoply_disk_cache_archives", "Archives in the disk cache");
-    describe_counter!(
-        "panoply_disk_cache_evictions_total",
-        "Archives that left the disk cache, by reason (capacity, disk_full, replaced, removed)"
-    );
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant as StdInstant;
 
 use inference::{
-    Batch, BoxFuture, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage,
-    ModelInfo, ModelSpec, Result,
+    Batch, BoxFuture, ComputeTiming, Error, ErrorKind, InferRequest, InferResponse, InferenceService, LoadedModel,
+    MemoryUsage, ModelInfo, ModelSpec, Result,
 };
 use tokio::time::Instant;
 
@@ -57,16 +57,14 @@ impl ScheduledModel {
         &self.memory
     }
 
-    /// Whether an instance is left that can run; false once all of them have panicked.
-    pub fn is_usable(&self) -> bool {
-        self.queue.instances.alive() > 0
-    }
-
     async fn serve(&self, request: InferRequest, arrived: Instant) -> Result<(InferResponse, Served)> {
         let spec = &*self.info.spec;
         let deadline = self.config.deadline(spec, &request, arrived.into_std()).map(Instant::from_std);
         let (request, expected) = prepare(spec, request)?;
         let turn = self.queue.turn(deadline).await.map_err(|error| name_model(spec, error))?;
+        if request.cancellation.is_cancelled() {
+            return Err(name_model(spec, Error::new(ErrorKind::Cancelled, "the request was cancelled")));
+        }
         let queued = arrived.elapsed();
         self.metrics.waited(queued);
         let response = self.execute(turn, request).await.map_err(|error| name_model(spec, error))?;
@@ -104,6 +102,11 @@ impl InferenceService for ScheduledModel {
             let outcome = self.metrics.arrival(arrived);
             outcome.end(self.serve(request, arrived).await)
         })
+    }
+
+    /// Whether an instance is left; those that panicked are gone.
+    fn is_usable(&self) -> bool {
+        self.queue.instances.alive() > 0
     }
 }
 

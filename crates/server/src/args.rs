@@ -184,6 +184,6 @@ pub(crate) struct OperationArgs {
     #[arg(long, env = "PANOPLY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
     /// Which log lines: a level, or `tracing` directives such as `info,model_cache=debug`
-    #[arg(long, env = "PANOPLY_LOG", value_name = "LEVEL", default_value = "info")]
+    #[arg(long, env = "PANOPLY_LOG", value_name = "LEVEL", default_value = "info,ort=warn")]
     pub(crate) log: String,
 }

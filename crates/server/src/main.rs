@@ -36,6 +36,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Serves until told to stop. What still runs then (a model that hangs, say) does not hold the process up.
+fn run(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve::run(settings));
+    runtime.shutdown_background();
+    result
+}
+
 fn serve(args: ServeArgs) -> ExitCode {
     let settings = match Settings::from_args(args) {
         Ok(settings) => settings,
@@ -48,9 +56,7 @@ fn serve(args: ServeArgs) -> ExitCode {
         eprintln!("panoply: {error:#}");
         return ExitCode::from(USAGE);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(serve::run(settings)));
-    match result {
+    match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

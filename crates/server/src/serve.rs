@@ -8,7 +8,7 @@ use frontend::{ServeConfig, Services};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model_cache::ModelCache;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,9 @@ use crate::{telemetry, wiring};
 /// How often histograms are drained into their buckets; between two times they grow.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
+/// How long unloading may take at the end; the process frees what is left.
+const UNLOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Serves until SIGTERM or Ctrl-C, then drains.
 ///
 /// # Errors
@@ -25,6 +28,7 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub(crate) async fn run(settings: Settings) -> Result<()> {
     let metrics = telemetry::start_metrics()?;
     tokio::spawn(keep_up(metrics.clone()));
+    let mut stop = StopSignal::listen()?;
     let ports = Ports::bind(&settings).await?;
     let cache = wiring::model_cache(&settings).await?;
     let drain = CancellationToken::new();
@@ -32,11 +36,11 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let start = cache.load_repositories(settings.repositories.clone());
     tokio::select! {
         loaded = start => loaded.context("the model repository cannot be loaded")?,
-        () = stop_signal()? => return Ok(()),
+        () = stop.received() => return Ok(()),
     }
     cache.accept();
     tracing::info!("ready");
-    stop_signal()?.await;
+    stop.received().await;
     tracing::info!(delay = ?settings.drain_delay, timeout = ?settings.drain_timeout, "draining");
     cache.drain();
     drain.cancel();
@@ -46,7 +50,9 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
             tracing::warn!(cut, "connections still had a request when --drain-timeout was over");
         }
     }
-    cache.unload_all().await;
+    if tokio::time::timeout(UNLOAD_TIMEOUT, cache.unload_all()).await.is_err() {
+        tracing::warn!("a model is still in use; it ends with the process");
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -58,16 +64,24 @@ async fn keep_up(metrics: PrometheusHandle) {
     }
 }
 
-/// Resolves when the process is asked to stop.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+/// SIGTERM and Ctrl-C, caught from the moment this exists.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn listen() -> Result<Self> {
+        Ok(StopSignal { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Resolves when the process is asked to stop.
+    async fn received(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    })
+    }
 }
 
 /// The listening sockets.

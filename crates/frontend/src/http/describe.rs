@@ -3,8 +3,6 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use inference::{DataType, Error, IndexEntry, ModelInfo, ModelKey, ModelState, Result, Shape};
-use prost::Message;
-use protocol::model_config::ModelConfig;
 use serde::{Deserialize, Serialize};
 
 use super::path::ModelPath;
@@ -97,7 +95,7 @@ pub(super) async fn config(State(app): State<Shared>, path: ModelPath) -> Respon
 }
 
 fn config_json(info: &ModelInfo) -> Result<String> {
-    let config = ModelConfig::decode(info.config.clone()).map_err(|error| {
+    let config = protocol::decode_model_config(&info.config).map_err(|error| {
         Error::internal(format!("the configuration of model '{}' cannot be read back", info.spec.name))
             .with_source(error)
     })?;

@@ -14,7 +14,6 @@ use inference::{
     InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState, NamedTensor,
     OutputSpec, RegisteredModel, Result, Shape,
 };
-use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -40,7 +39,7 @@ pub fn model_info(name: &str) -> Arc<ModelInfo> {
         spec: Arc::new(spec),
         version: 1,
         versions: vec![1],
-        config: config.encode_to_vec().into(),
+        config: protocol::encode_model_config(&config).into(),
         labels: HashMap::from([("OUTPUT0".into(), labels)]),
     })
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use inference::{Error, InputSpec, ModelSpec, OutputSpec, Result, TensorName};
-use prost::Message as _;
 use protocol::Positions;
 use protocol::model_config::{ModelConfig, ModelInput, ModelOutput, ModelTensorReshape};
 use walkdir::WalkDir;
@@ -67,7 +66,7 @@ impl RepositoryModel {
 
     /// The whole configuration, as an encoded `inference.ModelConfig` message.
     pub fn encoded_config(&self) -> Bytes {
-        self.config.encode_to_vec().into()
+        protocol::encode_model_config(&self.config).into()
     }
 
     /// The labels of every output that has some: one per line of its `label_filename`.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use inference::{
-    BoxFuture, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, ModelInfo, ModelKey, Parameters,
-    Result,
+    BoxFuture, Cancellation, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, ModelInfo, ModelKey,
+    Parameters, Result,
 };
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -33,6 +33,7 @@ struct Run {
     id: String,
     parameters: Parameters,
     deadline: Option<StdInstant>,
+    cancellation: Cancellation,
 }
 
 impl Ensemble {
@@ -73,9 +74,9 @@ impl Ensemble {
     /// Runs the steps that the wanted outputs need. A chain runs in this task; steps that can run side by side get tasks
     /// of their own, because an execution occupies the task that it runs in. Dropping this stops what has not started.
     async fn run(&self, request: InferRequest, deadline: Option<StdInstant>) -> Result<InferResponse> {
-        let InferRequest { id, inputs, outputs: wanted, parameters, .. } = request;
+        let InferRequest { id, inputs, outputs: wanted, parameters, cancellation, .. } = request;
         let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| &**wanted == name);
-        let run = Run { id, parameters, deadline };
+        let run = Run { id, parameters, deadline, cancellation };
         let demand = match wanted.is_empty() {
             true => Cow::Borrowed(&self.plan.everything),
             false => Cow::Owned(Demand::of(&self.plan, wants)),
@@ -115,6 +116,7 @@ impl Ensemble {
             outputs: demand.outputs[step].clone(),
             parameters: run.parameters.clone(),
             deadline: run.deadline,
+            cancellation: run.cancellation.clone(),
         }
     }
 

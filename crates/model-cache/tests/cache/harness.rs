@@ -1,0 +1,178 @@
+//! A model cache over a folder store and a backend whose models do what their parameters say.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use inference::{
+    Backend, Batch, DataType, Device, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage,
+    ModelArtifact, ModelInstance, ModelKey, NamedTensor, Placement, Result, Shape, TargetModel, Tensor,
+};
+use model_cache::{Archives, Backends, ModelCache, ModelCacheConfig};
+use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore};
+use scheduler::SchedulerConfig;
+use tempfile::TempDir;
+use test_util::archive::ArchiveBuilder;
+
+/// A backend that counts, and whose models answer with their own `mark`. Parameters: `estimate` and `actual` bytes; `fault`
+/// = `load_error`, `load_panic`, `run_panic`; `gate` names a gate that a load or a run waits at.
+#[derive(Default)]
+pub(crate) struct ScriptedBackend {
+    pub(crate) loads: AtomicUsize,
+    gates: Mutex<HashMap<String, mpsc::Receiver<()>>>,
+}
+
+impl ScriptedBackend {
+    /// A gate that stays shut until its sender is used or dropped.
+    pub(crate) fn gate(&self, name: &str) -> mpsc::Sender<()> {
+        let (opener, gate) = mpsc::channel();
+        self.gates.lock().expect("not poisoned").insert(name.to_owned(), gate);
+        opener
+    }
+
+    fn take_gate(&self, model: &ModelArtifact, parameter: &str) -> Option<mpsc::Receiver<()>> {
+        let name = model.spec.parameters.get(parameter)?;
+        self.gates.lock().expect("not poisoned").remove(name)
+    }
+}
+
+fn number(model: &ModelArtifact, parameter: &str) -> u64 {
+    model.spec.parameters.get(parameter).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+impl Backend for ScriptedBackend {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn estimate(&self, model: &ModelArtifact, _: u64, _: &Placement) -> MemoryUsage {
+        MemoryUsage::on(Device::Host, number(model, "estimate"))
+    }
+
+    fn load(&self, model: &ModelArtifact, _: &Placement) -> Result<LoadedModel> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        if let Some(gate) = self.take_gate(model, "load_gate") {
+            let _ = gate.recv();
+        }
+        let fault = model.spec.parameters.get("fault").map(String::as_str);
+        match fault {
+            Some("load_error") => return Err(Error::invalid_argument("the weights are bad")),
+            Some("load_panic") => panic!("scripted"),
+            _ => {}
+        }
+        let instance = Instance {
+            mark: number(model, "mark"),
+            panics: fault == Some("run_panic"),
+            gate: self.take_gate(model, "run_gate"),
+        };
+        let memory = MemoryUsage::on(Device::Host, number(model, "actual"));
+        Ok(LoadedModel { instances: vec![Box::new(instance)], memory })
+    }
+}
+
+struct Instance {
+    mark: u64,
+    panics: bool,
+    gate: Option<mpsc::Receiver<()>>,
+}
+
+impl ModelInstance for Instance {
+    fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>> {
+        if let Some(gate) = &self.gate {
+            let _ = gate.recv();
+        }
+        assert!(!self.panics, "scripted");
+        let mark = Tensor::from_vec(Shape::from([1]), vec![self.mark]).expect("valid");
+        batch.requests.iter().map(|_| Ok(InferResponse::new(vec![NamedTensor::new("mark", mark.clone())]))).collect()
+    }
+}
+
+/// The cache under test, with what is around it.
+pub(crate) struct Harness {
+    pub(crate) cache: Arc<ModelCache>,
+    pub(crate) backend: Arc<ScriptedBackend>,
+    store: TempDir,
+    _disk: TempDir,
+}
+
+impl Harness {
+    /// A cache with room for `budget` bytes of models.
+    pub(crate) fn new(budget: u64, change: impl FnOnce(&mut ModelCacheConfig)) -> Self {
+        let (store, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
+        let mut config = config(budget);
+        change(&mut config);
+        let folder: Arc<dyn ModelStore> = Arc::new(FolderStore::open(store.path()).expect("a folder"));
+        let cache = DiskCache::open(DiskCacheConfig::new(disk.path(), 1 << 30), folder.location()).expect("opens");
+        let backend = Arc::new(ScriptedBackend::default());
+        let archives = Archives::new(folder, cache, &config);
+        let cache = ModelCache::new(&config, Backends::new([backend.clone() as Arc<dyn Backend>]), Some(archives));
+        Harness { cache, backend, store, _disk: disk }
+    }
+
+    /// Puts an archive of one model with these parameters into the store.
+    pub(crate) fn put(&self, target: &str, parameters: &[(&str, &str)]) {
+        self.put_config(target, &model_config(parameters));
+    }
+
+    /// Puts an archive with this `config.pbtxt` at its root into the store.
+    pub(crate) fn put_config(&self, target: &str, config: &str) {
+        let archive = ArchiveBuilder::new().file("config.pbtxt", config).file("1/model", "weights").gzip();
+        std::fs::write(self.store.path().join(target), archive).expect("writable");
+    }
+
+    /// The mark of the model that answered.
+    pub(crate) async fn mark(&self, target: &str) -> Result<u64> {
+        mark(&self.cache, target).await
+    }
+
+    pub(crate) fn loads(&self) -> usize {
+        self.backend.loads.load(Ordering::SeqCst)
+    }
+}
+
+/// Asks a target model for its mark.
+pub(crate) async fn mark(cache: &ModelCache, target: &str) -> Result<u64> {
+    let response = cache.infer(request(target)).await?;
+    let mark = response.output("mark").expect("declared").to_elements::<u64>().expect("UINT64")[0];
+    Ok(mark)
+}
+
+/// A request to a target model's entry model.
+pub(crate) fn request(target: &str) -> InferRequest {
+    let target = TargetModel::new(target).expect("valid");
+    let input = NamedTensor::new("x", Tensor::from_vec(Shape::from([1]), vec![0u8]).expect("valid"));
+    InferRequest { model: ModelKey::of_target(target), inputs: vec![input], ..InferRequest::default() }
+}
+
+/// A configuration of a scripted model.
+pub(crate) fn model_config(parameters: &[(&str, &str)]) -> String {
+    let mut config = format!(
+        "backend: \"scripted\"\ninput [{{ name: \"x\" data_type: TYPE_{} dims: [1] }}]\n\
+         output [{{ name: \"mark\" data_type: TYPE_{} dims: [1] }}]\n",
+        DataType::Uint8,
+        DataType::Uint64
+    );
+    for (key, value) in parameters {
+        config.push_str(&format!("parameters {{ key: \"{key}\" value {{ string_value: \"{value}\" }} }}\n"));
+    }
+    config
+}
+
+fn config(budget: u64) -> ModelCacheConfig {
+    let two = NonZeroUsize::new(2).expect("not zero");
+    ModelCacheConfig {
+        budget: MemoryUsage::on(Device::Host, budget),
+        gpus: Vec::new(),
+        store_check_interval: Duration::from_secs(60),
+        download_timeout: Duration::from_secs(20),
+        load_timeout: Duration::from_secs(20),
+        room_timeout: Duration::from_secs(20),
+        load_concurrency: two,
+        load_queue_size: 100,
+        execution_concurrency: NonZeroUsize::new(4).expect("not zero"),
+        metrics_model_limit: 10,
+        scheduler: SchedulerConfig { max_queue_size: 100, infer_timeout: Duration::from_secs(20) },
+    }
+}

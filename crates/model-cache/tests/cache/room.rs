@@ -1,0 +1,110 @@
+//! Making room: eviction, waiting for pins, corrections of estimates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use inference::{ErrorKind, IndexEntry, InferenceService, ModelControl, ModelState};
+
+use crate::harness::{Harness, mark, request};
+
+/// The names of the models in memory.
+fn ready(harness: &Harness) -> Vec<String> {
+    let index: Vec<IndexEntry> = harness.cache.index();
+    index.into_iter().filter(|entry| entry.state == ModelState::Ready).map(|entry| entry.name).collect()
+}
+
+/// Polls until something holds; every wait is bounded.
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what} did not happen within 10 s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_least_recently_used_goes_and_comes_back_from_disk() {
+    let harness = Harness::new(20, |_| {});
+    for (name, mark) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        harness.put(name, &[("mark", mark), ("estimate", "10"), ("actual", "10")]);
+    }
+    assert_eq!(harness.mark("a").await.expect("loads"), 1);
+    assert_eq!(harness.mark("b").await.expect("loads"), 2);
+    assert_eq!(harness.mark("a").await.expect("is loaded"), 1);
+    assert_eq!(harness.mark("c").await.expect("loads"), 3);
+    assert_eq!(ready(&harness), ["a", "c"], "b was used least recently");
+    assert_eq!(harness.mark("b").await.expect("comes back"), 2);
+    assert_eq!(harness.loads(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pinned_model_stays_and_who_needs_its_room_waits_for_it() {
+    let harness = Harness::new(10, |_| {});
+    let gate = harness.backend.gate("busy");
+    harness.put("busy", &[("run_gate", "busy"), ("estimate", "10"), ("actual", "10")]);
+    harness.put("next", &[("mark", "2"), ("estimate", "10"), ("actual", "10")]);
+    let cache = harness.cache.clone();
+    let busy = tokio::spawn(async move { mark(&cache, "busy").await });
+    eventually("the load of the busy model", || ready(&harness) == ["busy"]).await;
+    let cache = harness.cache.clone();
+    let next = tokio::spawn(async move { mark(&cache, "next").await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(ready(&harness), ["busy"], "a request holds it");
+    gate.send(()).expect("the model waits at its gate");
+    busy.await.expect("no panic").expect("it was never evicted");
+    assert_eq!(next.await.expect("no panic").expect("room was made"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_pins_leave_no_room_in_time_the_error_says_what_holds_it() {
+    let harness = Harness::new(10, |config| config.room_timeout = Duration::from_millis(50));
+    let gate = harness.backend.gate("busy");
+    harness.put("busy", &[("run_gate", "busy"), ("estimate", "6"), ("actual", "6")]);
+    harness.put("next", &[("estimate", "5"), ("actual", "5")]);
+    let cache = harness.cache.clone();
+    let busy = tokio::spawn(async move { cache.infer(request("busy")).await });
+    eventually("the load of the busy model", || ready(&harness) == ["busy"]).await;
+    let error = harness.mark("next").await.expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::NoRoom);
+    assert!(error.message().contains("needs 5 bytes, 4 of 10 are free and 6 are in use"), "{error}");
+    gate.send(()).expect("the model waits at its gate");
+    busy.await.expect("no panic").expect("untouched by its neighbour's failure");
+    harness.mark("next").await.expect("there is room now: that failure is not remembered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_takes_more_than_estimated_makes_more_room_or_is_undone() {
+    let harness = Harness::new(20, |_| {});
+    harness.put("small", &[("estimate", "5"), ("actual", "5")]);
+    harness.put("liar", &[("mark", "2"), ("estimate", "1"), ("actual", "18")]);
+    harness.put("hopeless", &[("estimate", "1"), ("actual", "21")]);
+    harness.mark("small").await.expect("loads");
+    assert_eq!(harness.mark("liar").await.expect("loads"), 2);
+    assert_eq!(ready(&harness), ["liar"], "the other had to go once the real size was known");
+    assert_eq!(harness.mark("hopeless").await.expect_err("never fits").kind(), ErrorKind::NoRoom);
+    assert_eq!(ready(&harness), ["liar"], "what cannot fit evicts nobody");
+    harness.mark("small").await.expect("its memory was given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_models_and_clients_share_a_small_budget() {
+    let harness = Arc::new(Harness::new(30, |config| config.room_timeout = Duration::from_secs(60)));
+    for index in 0..10 {
+        harness.put(&format!("m{index}"), &[("mark", &index.to_string()), ("estimate", "10"), ("actual", "10")]);
+    }
+    let clients = (0..16u64).map(|client| {
+        let harness = harness.clone();
+        tokio::spawn(async move {
+            for turn in 0..20u64 {
+                let model = (client * 7 + turn * 3) % 10;
+                assert_eq!(harness.mark(&format!("m{model}")).await.expect("there is always room in time"), model);
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("no client fails");
+    }
+    assert!(ready(&harness).len() <= 3);
+}
