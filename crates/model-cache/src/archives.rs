@@ -44,6 +44,11 @@ impl Archives {
         }
     }
 
+    /// Names who can give up pins on files when the disk cache has no room otherwise.
+    pub(crate) fn set_pin_releaser(&self, releaser: impl Fn() -> bool + Send + Sync + 'static) {
+        self.disk.set_pin_releaser(releaser);
+    }
+
     /// What is in the disk cache.
     pub(crate) fn on_disk(&self) -> Vec<TargetModel> {
         self.disk.entries().into_iter().map(|(target, _, _)| target).collect()

@@ -34,8 +34,7 @@ pub(crate) struct LoadedArchive {
     pub(crate) models: ServedModels,
     /// The model that a request reaches that names none.
     pub(crate) entry: Option<ModelName>,
-    /// Keeps the files on disk for as long as the models are in memory: mapped weights and labels live there.
-    #[expect(dead_code, reason = "held, not read: as long as it is here the files stay on disk")]
+    /// Pins the files on disk for as long as the models are in memory: they may be mapped.
     pub(crate) files: Option<CachedArchive>,
 }
 

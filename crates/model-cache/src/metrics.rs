@@ -77,7 +77,7 @@ impl CacheMetrics {
 
     pub(crate) fn unloaded(self, reason: UnloadReason, elapsed: Duration) {
         counter!("panoply_model_unloads_total", "reason" => reason.label()).increment(1);
-        if reason == UnloadReason::Room {
+        if matches!(reason, UnloadReason::Room | UnloadReason::Disk) {
             counter!("panoply_evictions_total", "tier" => "memory", "reason" => reason.label()).increment(1);
         }
         histogram!("panoply_model_unload_duration_seconds").record(elapsed);

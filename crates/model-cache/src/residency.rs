@@ -103,6 +103,15 @@ impl Residency {
         self.resident.pop(key).map(|resident| resident.archive)
     }
 
+    /// [`Residency::begin_unload`] of the least recently used archive that nobody pins and that keeps files on disk.
+    pub(crate) fn begin_unload_of_oldest_with_files(&mut self) -> Option<Arc<LoadedArchive>> {
+        let evictable = |resident: &Resident| !resident.kept && !is_pinned(&resident.archive);
+        let mut oldest_first = self.resident.iter().rev();
+        let found = oldest_first.find(|(_, resident)| resident.archive.files.is_some() && evictable(resident));
+        let key = found.map(|(key, _)| key.clone())?;
+        self.begin_unload(&key)
+    }
+
     /// Takes an archive out of reach of new requests, whoever still pins it. Its bytes stay held until
     /// [`Residency::unloaded`].
     pub(crate) fn withdraw(&mut self, key: &ArchiveKey) -> Option<Arc<LoadedArchive>> {

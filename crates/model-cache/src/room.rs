@@ -23,6 +23,8 @@ pub(crate) enum UnloadReason {
     Request,
     /// A model crashed and cannot answer any more.
     Crash,
+    /// The disk cache needs the room of its files.
+    Disk,
     /// The server stops.
     Shutdown,
 }
@@ -33,6 +35,7 @@ impl UnloadReason {
             UnloadReason::Room => "room",
             UnloadReason::Request => "request",
             UnloadReason::Crash => "crash",
+            UnloadReason::Disk => "disk",
             UnloadReason::Shutdown => "shutdown",
         }
     }
@@ -121,6 +124,16 @@ impl Room {
         }
     }
 
+    /// Unloads the least recently used archive that nobody pins and that keeps files on disk; `false` when there is none.
+    /// Blocks.
+    pub(crate) fn evict_for_disk(&self) -> bool {
+        let Some(archive) = self.residency.lock().begin_unload_of_oldest_with_files() else { return false };
+        let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
+        drop(archive);
+        self.finish_unload(&key, &usage, UnloadReason::Disk, started.elapsed());
+        true
+    }
+
     /// Withdraws this very archive from new requests at once, and unloads it when its pins are gone.
     pub(crate) fn discard(self: &Arc<Self>, pin: &Pin) {
         let mut residency = self.residency.lock();
@@ -176,10 +189,14 @@ impl Room {
         if dropped.is_err() {
             tracing::error!(archive = %key, "a model panicked while it was unloaded; its memory may not be free");
         }
+        self.finish_unload(&key, &usage, reason, elapsed);
+    }
+
+    fn finish_unload(&self, key: &ArchiveKey, usage: &MemoryUsage, reason: UnloadReason, elapsed: Duration) {
         tracing::info!(archive = %key, reason = reason.label(), seconds = elapsed.as_secs_f64(), "unloaded");
         self.metrics.unloaded(reason, elapsed);
         let mut residency = self.residency.lock();
-        residency.unloaded(&key, &usage);
+        residency.unloaded(key, usage);
         self.metrics.used(&residency);
         drop(residency);
         self.signal.raise();

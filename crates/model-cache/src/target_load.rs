@@ -29,6 +29,8 @@ pub(crate) struct TargetLoads {
 
 impl TargetLoads {
     pub(crate) fn new(archives: Archives, loads: Arc<ArchiveLoads>, room: Arc<Room>) -> Arc<Self> {
+        let holder = Arc::downgrade(&room);
+        archives.set_pin_releaser(move || holder.upgrade().is_some_and(|room| room.evict_for_disk()));
         Arc::new(TargetLoads { archives, loads, room, refusals: Mutex::new(Refusals::new(BACKOFF)) })
     }
 

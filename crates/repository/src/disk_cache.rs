@@ -9,7 +9,7 @@ mod reservation;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use inference::{Result, TargetModel};
@@ -76,9 +76,14 @@ pub struct DiskCache {
     state: Mutex<State>,
     /// One permit per archive that may be on its way.
     fetches: Arc<Semaphore>,
+    /// Asked to give a pin up when pins leave no room.
+    pin_releaser: OnceLock<PinReleaser>,
     /// Locked as long as the cache lives, so that no second server uses the directory.
     _lock: File,
 }
+
+/// Gives one pin up; `false` when there is none to spare.
+type PinReleaser = Box<dyn Fn() -> bool + Send + Sync>;
 
 struct State {
     ledger: Ledger,
@@ -134,9 +139,20 @@ impl DiskCache {
         let state = Mutex::new(State { ledger, refusals });
         let fetches = Arc::new(Semaphore::new(config.concurrent_fetches.max(1)));
         let store_location = store_location.to_owned();
-        let cache = DiskCache { config, store_location, folder, state, fetches, _lock: lock };
+        let pin_releaser = OnceLock::new();
+        let cache = DiskCache { config, store_location, folder, state, fetches, pin_releaser, _lock: lock };
         cache.report_size();
         Ok(Arc::new(cache))
+    }
+
+    /// Names who holds pins that it could do without: loaded models that nobody uses, say. It is asked, on a thread that may
+    /// block, while an archive would fit but for what is pinned. Only the first call counts.
+    pub fn set_pin_releaser(&self, releaser: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.pin_releaser.set(Box::new(releaser));
+    }
+
+    fn release_a_pin(&self) -> bool {
+        self.pin_releaser.get().is_some_and(|release| release())
     }
 
     /// The newest version of an archive that is on disk, pinned; whether the store has a newer one is not asked. Makes it

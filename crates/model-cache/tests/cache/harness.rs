@@ -100,11 +100,16 @@ pub(crate) struct Harness {
 impl Harness {
     /// A cache with room for `budget` bytes of models.
     pub(crate) fn new(budget: u64, change: impl FnOnce(&mut ModelCacheConfig)) -> Self {
+        Self::with_disk(budget, 1 << 30, change)
+    }
+
+    /// The same with room for `disk_bytes` of files.
+    pub(crate) fn with_disk(budget: u64, disk_bytes: u64, change: impl FnOnce(&mut ModelCacheConfig)) -> Self {
         let (store, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
         let mut config = config(budget);
         change(&mut config);
         let folder: Arc<dyn ModelStore> = Arc::new(FolderStore::open(store.path()).expect("a folder"));
-        let cache = DiskCache::open(DiskCacheConfig::new(disk.path(), 1 << 30), folder.location()).expect("opens");
+        let cache = DiskCache::open(DiskCacheConfig::new(disk.path(), disk_bytes), folder.location()).expect("opens");
         let backend = Arc::new(ScriptedBackend::default());
         let archives = Archives::new(folder, cache, &config);
         let cache = ModelCache::new(&config, Backends::new([backend.clone() as Arc<dyn Backend>]), Some(archives));

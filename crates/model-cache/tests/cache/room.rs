@@ -108,3 +108,15 @@ async fn many_models_and_clients_share_a_small_budget() {
     }
     assert!(ready(&harness).len() <= 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_cache_smaller_than_memory_makes_the_least_recently_used_leave_both() {
+    // Each archive is charged its content and 4 KiB for each of its files and folders: 17 KiB, so two fit.
+    let harness = Harness::with_disk(1 << 20, 40 << 10, |_| {});
+    for (name, mark) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        harness.put(name, &[("mark", mark), ("estimate", "1"), ("actual", "1")]);
+        harness.mark(name).await.expect("room is made on disk");
+    }
+    assert_eq!(ready(&harness), ["b", "c"]);
+    assert_eq!(harness.mark("a").await.expect("fetched again"), 1);
+}

@@ -49,7 +49,13 @@ impl Room for Reservation {
         if missing < STEP_BYTES && self.grow(STEP_BYTES).is_ok() {
             return Ok(());
         }
-        self.grow(missing).map_err(|shortage| no_room(self.used, shortage))
+        while let Err(shortage) = self.grow(missing) {
+            let could_fit = self.used <= shortage.capacity;
+            if !could_fit || !self.cache.release_a_pin() {
+                return Err(no_room(self.used, shortage));
+            }
+        }
+        Ok(())
     }
 
     fn disk_is_full(&mut self) -> Outcome<()> {
