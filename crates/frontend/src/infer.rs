@@ -7,8 +7,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use inference::{
-    CacheOutcome, Cancellation, Error, ErrorKind, InferRequest, InferResponse, LoadTiming, ModelKey, NamedTensor,
-    Result, TargetModel,
+    CacheOutcome, Cancellation, Description, Error, ErrorKind, InferRequest, InferResponse, LoadTiming, ModelInfo,
+    ModelKey, NamedTensor, Result, TargetModel,
 };
 
 use tokio_util::task::AbortOnDropHandle;
@@ -85,7 +85,8 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
     let bounds = Bounds { size: app.config.max_request_size, timeout: app.config.body_timeout };
     let body = body::read(&invocation.headers, invocation.body, bounds, framing.tensors_at()).await?;
     // ─► what the client asks for
-    let mut wire = decode(app, &key, framing.layout, body).await?;
+    let until = |limit: Duration| began.checked_add(limit);
+    let (mut wire, found) = decode(app, &key, framing.layout, body, invocation.time_limit.and_then(until)).await?;
     let limit = [wire.timeout, invocation.time_limit].into_iter().flatten().min();
     let request = InferRequest {
         model: key.clone(),
@@ -93,11 +94,12 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
         inputs: std::mem::take(&mut wire.inputs),
         outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
         parameters: std::mem::take(&mut wire.parameters),
-        deadline: limit.and_then(|limit| began.checked_add(limit)),
+        deadline: limit.and_then(until),
         cancellation: Cancellation::default(),
     };
     // ─► the models ─►
-    let response = in_its_own_task(app, request).await?;
+    let mut response = in_its_own_task(app, request).await?;
+    response.cache = found.or(response.cache);
     // ─► bytes
     let mut headers = HeaderMap::new();
     if let Some(outcome) = &response.cache {
@@ -120,17 +122,26 @@ async fn in_its_own_task(app: &App, request: InferRequest) -> Result<InferRespon
     running.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-async fn decode(app: &App, key: &ModelKey, layout: Layout, body: Bytes) -> Result<WireRequest> {
+/// What the client asks for; and where the model was found, when reading the request took loading it.
+async fn decode(
+    app: &App,
+    key: &ModelKey,
+    layout: Layout,
+    body: Bytes,
+    deadline: Option<Instant>,
+) -> Result<(WireRequest, Option<CacheOutcome>)> {
     let max_depth = app.config.max_json_depth.min(crate::FrontendConfig::MAX_JSON_DEPTH);
     let json_length = match layout {
         Layout::Raw => {
-            let inputs = vec![raw_input(app, key, body).await?];
-            return Ok(WireRequest { inputs, ..WireRequest::default() });
+            let Description { model, cache } = app.services.control.describe(key, deadline).await?;
+            let inputs = vec![raw_input(key, &model, body)?];
+            return Ok((WireRequest { inputs, ..WireRequest::default() }, cache));
         }
         Layout::Json => body.len(),
         Layout::Binary(length) => length,
     };
-    off_thread_if(json_length > LONG_JSON, move || codec::parse(&body, layout, max_depth)).await
+    let parse = move || codec::parse(&body, layout, max_depth);
+    off_thread_if(json_length > LONG_JSON, parse).await.map(|wire| (wire, None))
 }
 
 async fn encode(
@@ -169,8 +180,7 @@ fn name(key: &ModelKey, response: &InferResponse) -> String {
     }
 }
 
-async fn raw_input(app: &App, key: &ModelKey, body: Bytes) -> Result<NamedTensor> {
-    let model = app.services.control.describe(key).await?;
+fn raw_input(key: &ModelKey, model: &ModelInfo, body: Bytes) -> Result<NamedTensor> {
     match model.spec.inputs.as_slice() {
         [input] => codec::raw_input(&input.name, input.datatype, &model.spec.full_shape(&input.dims), body),
         inputs => Err(Error::invalid_argument(format!(

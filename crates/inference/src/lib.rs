@@ -35,6 +35,6 @@ pub use model::{
 pub use request::{InferRequest, Parameter, Parameters};
 pub use reshape::{to_model_shape, to_request_shape};
 pub use response::{CacheOutcome, CacheTier, ComputeTiming, InferResponse, LoadTiming};
-pub use service::{BoxFuture, IndexEntry, InferenceService, ModelControl, ModelState, RegisteredModel};
+pub use service::{BoxFuture, Description, IndexEntry, InferenceService, ModelControl, ModelState, RegisteredModel};
 pub use shape::Shape;
 pub use tensor::{Element, NamedTensor, Tensor, TensorName};

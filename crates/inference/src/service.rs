@@ -4,8 +4,9 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::{InferRequest, InferResponse, ModelInfo, ModelKey, Result};
+use crate::{CacheOutcome, InferRequest, InferResponse, ModelInfo, ModelKey, Result};
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -62,6 +63,15 @@ pub struct IndexEntry {
     pub reason: String,
 }
 
+/// What can be told about a model, and where it was found.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// The model.
+    pub model: Arc<ModelInfo>,
+    /// How it came to be in memory, for target models.
+    pub cache: Option<CacheOutcome>,
+}
+
 /// A model that was registered by a container platform (SageMaker's `POST /models`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredModel {
@@ -79,11 +89,11 @@ pub trait ModelControl: Send + Sync {
     /// Whether a request for this model would be answered without waiting for a load. Never starts one.
     fn is_model_ready(&self, key: &ModelKey) -> bool;
 
-    /// What the model is. Loads a target model that is not in memory.
+    /// What the model is. Loads a target model that is not in memory, and waits for that until `deadline`.
     ///
     /// # Errors
-    /// NotFound, or what its load ended in.
-    fn describe(&self, key: &ModelKey) -> BoxFuture<'_, Result<Arc<ModelInfo>>>;
+    /// NotFound, DeadlineExceeded, or what its load ended in.
+    fn describe(&self, key: &ModelKey, deadline: Option<Instant>) -> BoxFuture<'_, Result<Description>>;
 
     /// Every model that is known without asking the store: repositories', registered ones, and target models that are in
     /// memory, being loaded, in the disk cache, or have failed.

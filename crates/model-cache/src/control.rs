@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::time::Instant;
 
-use inference::{BoxFuture, IndexEntry, ModelControl, ModelInfo, ModelKey, ModelState, RegisteredModel, Result};
+use inference::{BoxFuture, Description, IndexEntry, ModelControl, ModelKey, ModelState, RegisteredModel, Result};
 
 use crate::cache::ModelCache;
 use crate::loaded::LoadedArchive;
@@ -23,12 +23,13 @@ impl ModelControl for ModelCache {
         })
     }
 
-    fn describe(&self, key: &ModelKey) -> BoxFuture<'_, Result<Arc<ModelInfo>>> {
+    fn describe(&self, key: &ModelKey, deadline: Option<Instant>) -> BoxFuture<'_, Result<Description>> {
         let key = key.clone();
         Box::pin(async move {
             let route = self.route(&key)?;
-            let (pin, _) = self.acquire(&route, None).await?;
-            Ok(pin.find(route.model.as_deref(), key.version)?.info.clone())
+            let (pin, cache) = self.acquire(&route, deadline).await?;
+            let model = pin.find(route.model.as_deref(), key.version)?.info.clone();
+            Ok(Description { model, cache })
         })
     }
 

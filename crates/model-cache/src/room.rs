@@ -149,7 +149,12 @@ impl Room {
     /// Withdraws an archive from new requests, waits for its pins to go, and unloads it. `false` when it is not resident.
     pub(crate) async fn remove(self: &Arc<Self>, key: &ArchiveKey, reason: UnloadReason) -> bool {
         let Some(archive) = self.residency.lock().withdraw(key) else { return false };
-        self.retire(archive, reason).await;
+        let room = self.clone();
+        // A task of its own: the caller may go away, the unload must be finished and counted all the same.
+        let retiring = tokio::spawn(async move { room.retire(archive, reason).await });
+        if retiring.await.is_err() {
+            tracing::error!(archive = %key, "unloading panicked; its memory may not be free");
+        }
         true
     }
 

@@ -72,14 +72,14 @@ impl Settings {
         let settings = Settings {
             store: check.store(&models),
             repositories: check.folders("--model-repository", models.model_repository),
-            store_check_interval: models.store_check_interval.into(),
+            store_check_interval: check.time("--store-check-interval", models.store_check_interval),
             ort_library: check.file("--ort-library", models.ort_library),
             require_gpu: models.require_gpu,
             disk_cache: cache.disk_cache,
             disk_cache_bytes: check.positive("--disk-cache-size", cache.disk_cache_size.as_u64()),
             model_memory_bytes: cache.model_memory.map(|size| check.positive("--model-memory", size.as_u64())),
             gpu_memory_bytes: cache.gpu_memory.map(|size| size.as_u64()),
-            room_timeout: cache.room_timeout.into(),
+            room_timeout: check.time("--room-timeout", cache.room_timeout),
             load_concurrency: check.count("--load-concurrency", cache.load_concurrency),
             download_concurrency: check.count("--download-concurrency", cache.download_concurrency),
             addresses: check.addresses(&network),
@@ -98,8 +98,8 @@ impl Settings {
             max_archive_files: check.positive("--max-archive-files", limits.max_archive_files),
             max_archive_bytes: check.positive("--max-archive-size", limits.max_archive_size.as_u64()),
             max_archive_ratio: check.positive("--max-archive-ratio", limits.max_archive_ratio),
-            drain_delay: operation.drain_delay.into(),
-            drain_timeout: operation.drain_timeout.into(),
+            drain_delay: check.time("--drain-delay", operation.drain_delay),
+            drain_timeout: check.time("--drain-timeout", operation.drain_timeout),
             metrics_model_limit: operation.metrics_model_limit,
             log_format: operation.log_format,
             log: operation.log,
@@ -113,6 +113,9 @@ fn default_execution_concurrency() -> NonZeroUsize {
     let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
     NonZeroUsize::new(2 * cores).unwrap_or(NonZeroUsize::MIN)
 }
+
+/// The longest time that makes sense, and that clocks can be added to.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The problems found so far.
 #[derive(Default)]
@@ -139,11 +142,19 @@ impl Check {
         })
     }
 
+    /// A time that may be 0.
+    fn time(&mut self, option: &str, duration: humantime::Duration) -> Duration {
+        if *duration > LONGEST {
+            self.problem(format!("{option} must be at most one year"));
+        }
+        LONGEST.min(duration.into())
+    }
+
     fn duration(&mut self, option: &str, duration: humantime::Duration) -> Duration {
         if duration.is_zero() {
             self.problem(format!("{option} must be more than 0s"));
         }
-        duration.into()
+        self.time(option, duration)
     }
 
     fn folders(&mut self, option: &str, folders: Vec<PathBuf>) -> Vec<PathBuf> {

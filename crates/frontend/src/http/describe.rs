@@ -63,7 +63,7 @@ pub(super) async fn server(State(app): State<Shared>) -> Response {
 
 /// `GET /v2/models/{name}[/versions/{version}]`.
 pub(super) async fn model(State(app): State<Shared>, path: ModelPath) -> Response {
-    match app.services.control.describe(&path.key).await {
+    match app.services.control.describe(&path.key, None).await.map(|found| found.model) {
         Ok(info) => reply::json(&metadata(&path.key, &info)),
         Err(error) => refuse(&path.key, error.into()),
     }
@@ -88,7 +88,7 @@ fn metadata<'a>(key: &ModelKey, info: &'a ModelInfo) -> ModelMetadata<'a> {
 
 /// `GET /v2/models/{name}[/versions/{version}]/config`.
 pub(super) async fn config(State(app): State<Shared>, path: ModelPath) -> Response {
-    match app.services.control.describe(&path.key).await.and_then(|info| config_json(&info)) {
+    match app.services.control.describe(&path.key, None).await.and_then(|found| config_json(&found.model)) {
         Ok(text) => reply::json_text(200, text),
         Err(error) => refuse(&path.key, error.into()),
     }

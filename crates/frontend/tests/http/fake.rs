@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use frontend::{DrainReport, FrontendConfig, ServeConfig, Services};
 use inference::{
-    BoxFuture, CacheOutcome, CacheTier, DataType, Error, ErrorKind, IndexEntry, InferRequest, InferResponse,
-    InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState, NamedTensor,
-    OutputSpec, RegisteredModel, Result, Shape,
+    BoxFuture, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
+    InferResponse, InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState,
+    NamedTensor, OutputSpec, RegisteredModel, Result, Shape,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -150,11 +150,11 @@ impl ModelControl for Fake {
         known && key.version.is_none_or(|version| version == 1)
     }
 
-    fn describe(&self, key: &ModelKey) -> BoxFuture<'_, Result<Arc<ModelInfo>>> {
+    fn describe(&self, key: &ModelKey, _: Option<Instant>) -> BoxFuture<'_, Result<Description>> {
         let key = key.clone();
         Box::pin(async move {
             match key.to_string().as_str() {
-                "identity" | "team/x.tar.gz" => Ok(model_info("identity")),
+                "identity" | "team/x.tar.gz" => Ok(Description { model: model_info("identity"), cache: None }),
                 _ => Err(Self::failure(&key)),
             }
         })
