@@ -1,0 +1,106 @@
+"""Writes the ONNX models that only the end-to-end tests need.
+
+usage: make_models.py OUT_FOLDER
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+WIDTH = 512
+
+
+def value(name, elem_type, shape):
+    return helper.make_tensor_value_info(name, elem_type, shape)
+
+
+def save(out, name, graph):
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save_model(model, out / f"{name}.onnx")
+
+
+def scaling(factor):
+    """y = factor * x, with a weight of 1 MiB."""
+    weight = numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32) * factor, "w")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    shape = ["n", WIDTH]
+    return helper.make_graph([node], "scaling", [value("x", FLOAT, shape)], [value("y", FLOAT, shape)], [weight])
+
+
+def spin():
+    """Goes round a loop `rounds` times, and gives the number of rounds back."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["count", "one"], ["next"])],
+        "body",
+        [value("round", INT64, []), value("go", BOOL, []), value("count", INT64, [1])],
+        [value("go_on", BOOL, []), value("next", INT64, [1])],
+        [numpy_helper.from_array(np.array([1], np.int64), "one")],
+    )
+    nodes = [
+        helper.make_node("Reshape", ["rounds", "scalar"], ["trips"]),
+        helper.make_node("Loop", ["trips", "", "zero"], ["done"], body=body),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([], np.int64), "scalar"),
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+    ]
+    return helper.make_graph(nodes, "spin", [value("rounds", INT64, [1])], [value("done", INT64, [1])], constants)
+
+
+def mean_of_pixels():
+    """y = the mean of each image x, times its scale; 1 where there is none."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "all_but_rows"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+        helper.make_node("Unsqueeze", ["scaled", "columns"], ["y"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "all_but_rows"),
+        numpy_helper.from_array(np.array([1], np.int64), "columns"),
+        numpy_helper.from_array(np.array([1], np.float32), "scale"),
+    ]
+    inputs = [value("x", FLOAT, ["n", 3, 224, 224]), value("scale", FLOAT, ["n"])]
+    return helper.make_graph(nodes, "mean_of_pixels", inputs, [value("y", FLOAT, ["n", 1])], constants)
+
+
+def sum_of_features():
+    """score = the sum of the features."""
+    node = helper.make_node("ReduceSum", ["features", "columns"], ["score"], keepdims=1)
+    columns = numpy_helper.from_array(np.array([1], np.int64), "columns")
+    inputs, outputs = [value("features", FLOAT, ["n", 64])], [value("score", FLOAT, ["n", 1])]
+    return helper.make_graph([node], "sum_of_features", inputs, outputs, [columns])
+
+
+def ramp():
+    """output = each token's id times 0, 1, 2 … 383; 0 for padding."""
+    nodes = [
+        helper.make_node("Mul", ["token_ids", "attn_mask"], ["kept"]),
+        helper.make_node("Cast", ["kept"], ["ids"], to=FLOAT),
+        helper.make_node("Unsqueeze", ["ids", "last"], ["column"]),
+        helper.make_node("Mul", ["column", "ramp"], ["output"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([2], np.int64), "last"),
+        numpy_helper.from_array(np.arange(384, dtype=np.float32), "ramp"),
+    ]
+    inputs = [value(name, INT64, ["n", "s"]) for name in ("token_ids", "attn_mask")]
+    return helper.make_graph(nodes, "ramp", inputs, [value("output", FLOAT, ["n", "s", 384])], constants)
+
+
+def main(out):
+    out.mkdir(parents=True, exist_ok=True)
+    save(out, "spin", spin())
+    save(out, "dialect_repeated_blocks", mean_of_pixels())
+    save(out, "dialect_full_scheduling", sum_of_features())
+    save(out, "dialect_ensemble_lists", ramp())
+    for factor in range(1, 11):
+        save(out, f"scaling_{factor}", scaling(factor))
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

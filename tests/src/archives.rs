@@ -1,0 +1,51 @@
+//! Model archives that many tests use.
+
+use serde_json::{Value, json};
+use test_util::archive::ArchiveBuilder;
+
+use crate::onnx::generated_model;
+use crate::{Config, infer};
+
+/// An archive with one `identity` model, FP32 [-1] `X` to `Y`.
+pub fn echo() -> Vec<u8> {
+    echo_named("echo", "Y")
+}
+
+/// An archive with one `identity` model, FP32 [-1] `X` to an output of this name: its answers tell which model gave them.
+pub fn echo_named(model: &str, output: &str) -> Vec<u8> {
+    let config = Config::new(model, "identity").input("X", "FP32", "-1").output(output, "FP32", "-1");
+    ArchiveBuilder::new().file(&format!("{model}/config.pbtxt"), config.text()).directory(&format!("{model}/1")).gzip()
+}
+
+/// An archive with one ONNX model, its configuration taken from the model itself.
+pub fn onnx_archive(name: &str, model: &[u8]) -> Vec<u8> {
+    ArchiveBuilder::new().file(&format!("{name}/1/model.onnx"), model).gzip()
+}
+
+/// An archive whose model answers `y = factor * x` (FP32, `x` of shape [-1, 512]) and holds 1 MiB of weights. `factor` is
+/// 1 to 10.
+pub fn scaling_archive(factor: usize) -> Vec<u8> {
+    onnx_archive("scaling", &generated_model(&format!("scaling_{factor}")))
+}
+
+/// An archive whose model is busy for as many rounds as it is told to be.
+pub fn spin_archive() -> Vec<u8> {
+    onnx_archive("spin", &generated_model("spin"))
+}
+
+/// Keeps the model of [`spin_archive`] busy for so many rounds, each of some three microseconds.
+pub fn spin_request(rounds: u64) -> Value {
+    infer(&[json!({ "name": "rounds", "datatype": "INT64", "shape": [1], "data": [rounds] })])
+}
+
+/// So many bytes that do not compress.
+pub fn padding(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}

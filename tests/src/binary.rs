@@ -1,0 +1,40 @@
+//! Where the binary under test is. It is built here: cargo hands a test only the binaries of its own package.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+static PANOPLY: OnceLock<Option<PathBuf>> = OnceLock::new();
+
+/// The binary `panoply`, of this test's profile, brought up to date once.
+///
+/// # Panics
+/// When it does not compile.
+pub fn panoply() -> &'static Path {
+    PANOPLY.get_or_init(build).as_deref().expect("the binary `panoply` compiles")
+}
+
+/// The target folder and the name of the profile's folder in it.
+pub(crate) fn target() -> (PathBuf, String) {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let profile = test.ancestors().nth(2).expect("tests lie in <target>/<profile>/deps");
+    let target = profile.parent().expect("tests lie in <target>/<profile>/deps");
+    (target.to_owned(), profile.file_name().expect("a folder has a name").to_string_lossy().into_owned())
+}
+
+/// `None` when it does not compile; cargo has said why.
+fn build() -> Option<PathBuf> {
+    let (target, profile) = target();
+    // The profile `dev` is the one whose folder has another name.
+    let profile_name = if profile == "debug" { "dev" } else { &profile };
+    let built = Command::new(env!("CARGO"))
+        // With the features of `cargo test --workspace`, those that only tests ask for included: else all that depends on
+        // tokio would be compiled twice.
+        .args(["build", "--quiet", "--workspace", "--bin", "panoply", "--test", "e2e", "--profile", profile_name])
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo can be run");
+    built.success().then(|| target.join(profile).join("panoply"))
+}

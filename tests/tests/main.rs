@@ -1,0 +1,40 @@
+//! Everything that Panoply promises, shown over real sockets against the real binary.
+
+mod bad_archives;
+mod budget;
+mod clients;
+mod connections;
+mod container;
+mod crash;
+mod dialects;
+mod disk;
+mod ensembles;
+mod invocations;
+mod kserve;
+mod layouts;
+mod limits;
+mod metrics;
+mod placement;
+mod real_models;
+mod room;
+mod runtime;
+mod settings;
+mod shutdown;
+mod single_flight;
+mod tiers;
+mod versions;
+
+use e2e::{Answer, Server, fp32, infer};
+
+/// Asks the model of [`e2e::echo`] (or one with another output) for `data`.
+async fn ask_echo(server: &Server, target: &str, data: &[f32]) -> Answer {
+    server.invoke(target, &infer(&[fp32("X", data)])).await
+}
+
+/// Asserts that a text has all of these parts.
+#[track_caller]
+fn assert_has(text: &str, parts: &[impl AsRef<str>]) {
+    for part in parts.iter().map(AsRef::as_ref) {
+        assert!(text.contains(part), "'{part}' is not in: {text}");
+    }
+}
