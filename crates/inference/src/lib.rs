@@ -6,7 +6,6 @@
 
 mod backend;
 mod bytes_tensor;
-mod cancellation;
 mod check;
 mod datatype;
 mod device;
@@ -23,7 +22,6 @@ mod tensor;
 
 pub use backend::{Backend, Batch, LoadedModel, ModelArtifact, ModelInstance, Placement};
 pub use bytes_tensor::{BytesElements, encode_bytes_elements};
-pub use cancellation::{CancelOnDrop, Cancellation};
 pub use check::check_request;
 pub use datatype::DataType;
 pub use device::{Device, MemoryUsage};

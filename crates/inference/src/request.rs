@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::{Cancellation, ModelKey, NamedTensor, Tensor, TensorName};
+use crate::{ModelKey, NamedTensor, Tensor, TensorName};
 
 /// The value of a request's or response's parameter (KServe v2, "Parameters").
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +36,6 @@ pub struct InferRequest {
     pub parameters: Parameters,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
-    /// Whether the caller still waits.
-    pub cancellation: Cancellation,
 }
 
 impl InferRequest {

@@ -55,14 +55,20 @@ pub enum CacheTier {
     Store,
 }
 
-/// As the header `X-Panoply-Cache` says it.
-impl fmt::Display for CacheTier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl CacheTier {
+    /// As the header `X-Panoply-Cache` and metric labels say it.
+    pub const fn name(self) -> &'static str {
+        match self {
             CacheTier::Memory => "memory",
             CacheTier::Disk => "disk",
             CacheTier::Store => "store",
-        })
+        }
+    }
+}
+
+impl fmt::Display for CacheTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -86,21 +86,29 @@ impl ArchiveLoads {
 
     async fn load_uncounted(&self, source: Source) -> Result<Pin> {
         let Source { key, version, read, files, kept, .. } = source;
-        let slot = self.slots.acquire().await.map_err(|_| Error::unavailable("the server is stopping"))?;
         let prepared = self.prepare(&key, read).await?;
         let size_key = (key.clone(), version.clone());
         let learned = self.sizes.lock().get(&size_key).cloned();
-        let need = learned.unwrap_or_else(|| prepared.estimate.clone());
+        let need = learned.unwrap_or_else(|| self.first_need(&prepared));
+        // Without a slot: a load that waits for room must not hold up those that fit.
         let mut reservation = self.room.reserve(&key, need, self.room_timeout).await?;
-        let loaded = self.run(&key, prepared, slot).await?;
+        let loaded = self.run(&key, prepared).await?;
+        self.sizes.lock().put(size_key, loaded.usage.clone());
         if let Err(error) = reservation.correct(&key, &loaded.usage, self.room_timeout).await {
             // Unloading may block, and must be over before the reservation is given back.
             let _ = tokio::task::spawn_blocking(move || drop(loaded)).await;
             return Err(error);
         }
-        self.sizes.lock().put(size_key, loaded.usage.clone());
         let Loaded { models, entry, usage } = loaded;
         Ok(reservation.commit(LoadedArchive { key, version, usage, models, entry, files }, kept))
+    }
+
+    fn first_need(&self, prepared: &Prepared) -> MemoryUsage {
+        self.room.read(|residency| benefit_of_the_doubt(&prepared.estimate, residency.budget()))
+    }
+
+    async fn slot(&self) -> Result<SemaphorePermit<'_>> {
+        self.slots.acquire().await.map_err(|_| Error::unavailable("the server is stopping"))
     }
 
     async fn prepare(
@@ -108,6 +116,7 @@ impl ArchiveLoads {
         key: &ArchiveKey,
         read: Box<dyn FnOnce() -> Result<Repository> + Send>,
     ) -> Result<Prepared> {
+        let _slot = self.slot().await?;
         let loader = self.loader.clone();
         let prepared = tokio::task::spawn_blocking(move || loader.prepare(read()?)).await;
         prepared.unwrap_or_else(|_| Err(panicked(key)))
@@ -115,7 +124,8 @@ impl ArchiveLoads {
 
     /// Runs the backends. A load that hangs gives up its slot after the load timeout, so that others can go on; whoever
     /// waits for it is answered by then (see `flight`).
-    async fn run(&self, key: &ArchiveKey, prepared: Prepared, slot: SemaphorePermit<'_>) -> Result<Loaded> {
+    async fn run(&self, key: &ArchiveKey, prepared: Prepared) -> Result<Loaded> {
+        let slot = self.slot().await?;
         let (loader, archive) = (self.loader.clone(), archive_name(key));
         let mut loading: JoinHandle<Result<Loaded>> =
             tokio::task::spawn_blocking(move || loader.load(prepared, archive.as_deref()));
@@ -131,6 +141,18 @@ impl ArchiveLoads {
     }
 }
 
+/// What to make room for before an archive's first load. An estimate that is up to twice the budget may be wrong: the load
+/// is tried with all the room there is, and what it really takes decides.
+fn benefit_of_the_doubt(estimate: &MemoryUsage, budget: &MemoryUsage) -> MemoryUsage {
+    let mut need = MemoryUsage::default();
+    for (device, bytes) in estimate.iter() {
+        let budget = budget.get(device);
+        let doubtful = bytes > budget && bytes / 2 <= budget;
+        need.add(device, if doubtful { budget } else { bytes });
+    }
+    need
+}
+
 fn archive_name(key: &ArchiveKey) -> Option<String> {
     match key {
         ArchiveKey::Target(target) => Some(target.to_string()),
@@ -141,4 +163,19 @@ fn archive_name(key: &ArchiveKey) -> Option<String> {
 
 fn panicked(key: &ArchiveKey) -> Error {
     Error::internal(format!("loading {key} panicked; see the server's log")).from_model()
+}
+
+#[cfg(test)]
+mod tests {
+    use inference::Device;
+
+    use super::*;
+
+    #[test]
+    fn an_estimate_somewhat_over_the_budget_is_doubted() {
+        let on_host = |bytes| MemoryUsage::on(Device::Host, bytes);
+        for (estimate, need) in [(50, 50), (100, 100), (150, 100), (200, 100), (300, 300)] {
+            assert_eq!(benefit_of_the_doubt(&on_host(estimate), &on_host(100)), on_host(need));
+        }
+    }
 }

@@ -66,12 +66,17 @@ impl Archives {
         {
             return Ok(from_disk(archive.clone()));
         }
-        match (self.store.head(target).await, on_disk) {
+        let current = self.store.head(target).await;
+        match (current, on_disk) {
             (Ok(info), Some(archive)) if *archive.etag() == info.etag => {
                 self.confirm(target);
                 Ok(from_disk(archive))
             }
-            (Ok(info), _) => self.fetch(target, info).await,
+            (Ok(info), replaced) => {
+                // Its files may go now, which may be just the room that the new version needs.
+                drop(replaced);
+                self.fetch(target, info).await
+            }
             (Err(error), Some(archive)) if error.kind() != ErrorKind::NotFound => {
                 tracing::warn!(%target, %error, "the store cannot be asked; the archive on disk is used as it is");
                 Ok(from_disk(archive))

@@ -35,6 +35,8 @@ pub fn describe_metrics() {
         "Time that a request waited for its archive to be loaded"
     );
     describe_gauge!("panoply_load_waiting_requests", Unit::Count, "Requests that wait for an archive to be loaded");
+    describe_counter!("panoply_model_unload_failures_total", Unit::Count, "Archives whose unloading failed");
+    describe_gauge!("panoply_resident_models", Unit::Count, "Models that hold memory on each device");
     describe_gauge!("panoply_resident_archives", Unit::Count, "Archives in memory");
     describe_gauge!(
         "panoply_resident_bytes",
@@ -49,7 +51,27 @@ pub fn describe_metrics() {
 pub(crate) struct CacheMetrics;
 
 impl CacheMetrics {
-    pub(crate) fn budget(self, budget: &MemoryUsage) {
+    /// Makes every series of a closed set exist from the start, so that rates and alerts see the first event.
+    pub(crate) fn start(self, budget: &MemoryUsage) {
+        self.budget(budget);
+        for tier in [CacheTier::Memory, CacheTier::Disk, CacheTier::Store] {
+            counter!("panoply_cache_requests_total", "tier" => tier.name()).increment(0);
+            counter!("panoply_model_loads_total", "tier" => tier.name()).increment(0);
+        }
+        for reason in UnloadReason::ALL {
+            counter!("panoply_model_unloads_total", "reason" => reason.label()).increment(0);
+        }
+        for reason in UnloadReason::ALL.into_iter().filter(|reason| reason.is_eviction()) {
+            counter!("panoply_evictions_total", "tier" => "memory", "reason" => reason.label()).increment(0);
+        }
+        for kind in ErrorKind::ALL {
+            counter!("panoply_model_load_failures_total", "reason" => kind.name()).increment(0);
+        }
+        counter!("panoply_model_unload_failures_total").increment(0);
+        self.used(&Residency::new(budget.clone()));
+    }
+
+    fn budget(self, budget: &MemoryUsage) {
         for (device, bytes) in budget.iter() {
             gauge!("panoply_memory_budget_bytes", "device" => device.to_string()).set(bytes as f64);
         }
@@ -57,30 +79,36 @@ impl CacheMetrics {
 
     pub(crate) fn used(self, residency: &Residency) {
         for (device, _) in residency.budget().iter() {
-            gauge!("panoply_resident_bytes", "device" => device.to_string()).set(residency.used(device) as f64);
+            let label = device.to_string();
+            gauge!("panoply_resident_bytes", "device" => label.clone()).set(residency.used(device) as f64);
+            gauge!("panoply_resident_models", "device" => label).set(residency.models_on(device) as f64);
         }
         gauge!("panoply_resident_archives").set(residency.count() as f64);
     }
 
     pub(crate) fn found(self, tier: CacheTier) {
-        counter!("panoply_cache_requests_total", "tier" => tier.to_string()).increment(1);
+        counter!("panoply_cache_requests_total", "tier" => tier.name()).increment(1);
     }
 
     pub(crate) fn loaded(self, tier: CacheTier, elapsed: Duration) {
-        counter!("panoply_model_loads_total", "tier" => tier.to_string()).increment(1);
+        counter!("panoply_model_loads_total", "tier" => tier.name()).increment(1);
         histogram!("panoply_model_load_duration_seconds").record(elapsed);
     }
 
     pub(crate) fn load_failed(self, kind: ErrorKind) {
-        counter!("panoply_model_load_failures_total", "reason" => format!("{kind:?}")).increment(1);
+        counter!("panoply_model_load_failures_total", "reason" => kind.name()).increment(1);
     }
 
     pub(crate) fn unloaded(self, reason: UnloadReason, elapsed: Duration) {
         counter!("panoply_model_unloads_total", "reason" => reason.label()).increment(1);
-        if matches!(reason, UnloadReason::Room | UnloadReason::Disk) {
+        if reason.is_eviction() {
             counter!("panoply_evictions_total", "tier" => "memory", "reason" => reason.label()).increment(1);
         }
         histogram!("panoply_model_unload_duration_seconds").record(elapsed);
+    }
+
+    pub(crate) fn unload_failed(self) {
+        counter!("panoply_model_unload_failures_total").increment(1);
     }
 
     pub(crate) fn waiting(self, change: f64) {

@@ -57,6 +57,12 @@ impl Residency {
         self.resident.iter().map(|(_, resident)| &resident.archive)
     }
 
+    /// Models of archives that hold memory on a device.
+    pub(crate) fn models_on(&self, device: Device) -> usize {
+        let there = self.iter().filter(|archive| archive.usage.get(device) > 0);
+        there.map(|archive| archive.models.len()).sum()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.resident.len()
     }

@@ -1,6 +1,7 @@
 //! Makes room in memory: asks the residency for a plan and carries it out, unloading off the threads that carry requests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use inference::{Error, MemoryUsage, Result};
@@ -30,6 +31,14 @@ pub(crate) enum UnloadReason {
 }
 
 impl UnloadReason {
+    pub(crate) const ALL: [UnloadReason; 5] =
+        [UnloadReason::Room, UnloadReason::Request, UnloadReason::Crash, UnloadReason::Disk, UnloadReason::Shutdown];
+
+    /// Whether the archive was still of use.
+    pub(crate) const fn is_eviction(self) -> bool {
+        matches!(self, UnloadReason::Room | UnloadReason::Disk)
+    }
+
     pub(crate) const fn label(self) -> &'static str {
         match self {
             UnloadReason::Room => "room",
@@ -41,21 +50,33 @@ impl UnloadReason {
     }
 }
 
+/// How many loads that fit as it is may go ahead of one that waits for room. More, and a large archive might wait for ever
+/// while small ones take what becomes free.
+const MAX_OVERTAKES: u32 = 16;
+
 /// The residency with what carries its plans out. The lock is held for look-ups and book-keeping only, never while
 /// something loads, unloads or waits.
 pub(crate) struct Room {
     residency: Mutex<Residency>,
     signal: Arc<RoomSignal>,
-    /// One load at a time looks for room, in order of arrival, so that a large archive is not overtaken for ever.
+    /// One load at a time makes room, in order of arrival.
     turn: tokio::sync::Mutex<()>,
+    /// How many loads have gone ahead of the one whose turn it is, because they fit as it was.
+    overtakes: AtomicU32,
     metrics: CacheMetrics,
 }
 
 impl Room {
     pub(crate) fn new(budget: MemoryUsage, metrics: CacheMetrics) -> Arc<Self> {
-        metrics.budget(&budget);
+        metrics.start(&budget);
         let residency = Mutex::new(Residency::new(budget));
-        Arc::new(Room { residency, signal: Arc::default(), turn: tokio::sync::Mutex::new(()), metrics })
+        Arc::new(Room {
+            residency,
+            signal: Arc::default(),
+            turn: tokio::sync::Mutex::new(()),
+            overtakes: AtomicU32::new(0),
+            metrics,
+        })
     }
 
     /// Pins an archive that is in memory and makes it the most recently used.
@@ -80,8 +101,22 @@ impl Room {
         need: MemoryUsage,
         patience: Duration,
     ) -> Result<Reservation> {
-        self.make_room(key, &need, patience).await?;
+        let may_overtake = self.overtakes.fetch_add(1, Ordering::Relaxed) < MAX_OVERTAKES;
+        if !(may_overtake && self.hold_if_it_fits(&need)) {
+            self.make_room(key, &need, patience).await?;
+        }
         Ok(Reservation { room: self.clone(), usage: need })
+    }
+
+    /// Holds `need` if that takes no eviction.
+    fn hold_if_it_fits(&self, need: &MemoryUsage) -> bool {
+        let mut residency = self.residency.lock();
+        let fits = residency.plan(need) == RoomPlan::Fits;
+        if fits {
+            residency.hold(need);
+            self.metrics.used(&residency);
+        }
+        fits
     }
 
     async fn make_room(self: &Arc<Self>, key: &ArchiveKey, need: &MemoryUsage, patience: Duration) -> Result<()> {
@@ -89,6 +124,7 @@ impl Room {
         let _turn = timeout_at(deadline, self.turn.lock())
             .await
             .map_err(|_| Error::no_room(format!("no room for {key}: other loads wait for room in memory as well")))?;
+        self.overtakes.store(0, Ordering::Relaxed);
         let waiting = self.signal.wait();
         loop {
             let raised = waiting.next();
@@ -192,6 +228,7 @@ impl Room {
         let dropped = tokio::task::spawn_blocking(move || drop(archive)).await;
         let elapsed = started.elapsed();
         if dropped.is_err() {
+            self.metrics.unload_failed();
             tracing::error!(archive = %key, "a model panicked while it was unloaded; its memory may not be free");
         }
         self.finish_unload(&key, &usage, reason, elapsed);
@@ -233,7 +270,9 @@ impl Reservation {
         let mut more = actual.clone();
         more.remove_all(&self.usage);
         if more.iter().next().is_some() {
-            self.room.make_room(key, &more, patience).await?;
+            if !self.room.hold_if_it_fits(&more) {
+                self.room.make_room(key, &more, patience).await?;
+            }
             self.usage.add_all(&more);
         }
         let mut less = self.usage.clone();
@@ -267,7 +306,8 @@ impl Drop for Reservation {
     }
 }
 
-const NEVER_FITS: &str = "it can never fit; raise --model-memory or --gpu-memory";
+const NEVER_FITS: &str = "it can never fit; raise --model-memory or --gpu-memory (or, where the estimate is wrong, state the size in \
+                          the parameter memory_bytes)";
 
 fn no_room(key: &ArchiveKey, shortage: Shortage, advice: &str) -> Error {
     let Shortage { device, needed, budget, free, held } = shortage;

@@ -4,8 +4,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use inference::{Error, Result};
+use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 /// The right to run something, one of as many as there are places in the [`Executor`]; dropping it gives it back.
 #[derive(Debug)]
@@ -35,27 +37,47 @@ impl Executor {
     }
 }
 
-/// Runs blocking `work` while `permit` is held. On a multi-thread runtime it runs in the calling task, whose thread the
-/// runtime replaces meanwhile: that costs 2 µs, a hop to another thread 50. A current-thread runtime has no thread to
-/// spare, so there it hops.
+/// Runs blocking `work` while a permit is held, in a task of its own: whoever waits for it goes on being polled, so that a
+/// client that goes away is noticed and time limits hold. On a multi-thread runtime the work stays on the thread that the
+/// task happens to be on, which the runtime replaces meanwhile; a hop to another thread costs 50 µs. A current-thread
+/// runtime has no thread to spare, so there it hops.
 ///
-/// Once begun, work runs to its end, even when this future is dropped.
+/// Once begun, work runs to its end, even when this future is dropped. Past `deadline` nobody waits for it any more, and its
+/// permit is given back: work that hangs takes no turn of others.
 ///
 /// # Errors
-/// Unavailable when the runtime shuts down before the work begins.
+/// [`Overdue`]; Unavailable when the runtime shuts down before the work begins.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     permit: ExecutionPermit,
+    deadline: Option<Instant>,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T> {
+) -> Result<Result<T, Overdue>> {
+    let permit = Arc::new(Mutex::new(Some(permit)));
+    let held = permit.clone();
     let work = move || {
         let result = work();
-        drop(permit);
+        drop(held.lock().take());
         result
     };
-    if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
-        return Ok(tokio::task::block_in_place(work));
-    }
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
+    let running = match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => tokio::task::spawn_blocking(work),
+        _ => tokio::spawn(async move { tokio::task::block_in_place(work) }),
+    };
+    let ended = match deadline {
+        None => running.await,
+        Some(deadline) => match timeout_at(deadline, running).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => {
+                permit.lock().take();
+                return Ok(Err(Overdue));
+            }
+        },
+    };
+    ended.map(Ok).map_err(|error| {
         Error::unavailable("the server is shutting down, the request was not run; send it again").with_source(error)
     })
 }
+
+/// The work was not done in time. It goes on, and its result is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overdue;

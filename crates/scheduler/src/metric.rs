@@ -23,7 +23,9 @@ impl Reason {
         match (error.kind(), error.origin()) {
             (ErrorKind::Cancelled, _) => Reason::Canceled,
             (_, Origin::Model) => Reason::Backend,
-            (ErrorKind::Overloaded | ErrorKind::DeadlineExceeded, Origin::Server) => Reason::Rejected,
+            (ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded, Origin::Server) => {
+                Reason::Rejected
+            }
             _ => Reason::Other,
         }
     }

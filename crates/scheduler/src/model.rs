@@ -5,14 +5,14 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant as StdInstant;
 
 use inference::{
-    Batch, BoxFuture, ComputeTiming, Error, ErrorKind, InferRequest, InferResponse, InferenceService, LoadedModel,
-    MemoryUsage, ModelInfo, ModelSpec, Result,
+    Batch, BoxFuture, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage,
+    ModelInfo, ModelSpec, Result,
 };
 use tokio::time::Instant;
 
 use crate::answer::{Expectation, conform, prepare};
 use crate::config::SchedulerConfig;
-use crate::executor::{Executor, run_blocking};
+use crate::executor::{Executor, Overdue, run_blocking};
 use crate::instances::InstancePool;
 use crate::metric::{ModelMetrics, Served};
 use crate::queue::{Queue, Turn};
@@ -62,30 +62,36 @@ impl ScheduledModel {
         let deadline = self.config.deadline(spec, &request, arrived.into_std()).map(Instant::from_std);
         let (request, expected) = prepare(spec, request)?;
         let turn = self.queue.turn(deadline).await.map_err(|error| name_model(spec, error))?;
-        if request.cancellation.is_cancelled() {
-            return Err(name_model(spec, Error::new(ErrorKind::Cancelled, "the request was cancelled")));
-        }
         let queued = arrived.elapsed();
         self.metrics.waited(queued);
-        let response = self.execute(turn, request).await.map_err(|error| name_model(spec, error))?;
+        let response = self.execute(turn, deadline, request).await.map_err(|error| name_model(spec, error))?;
         let served = Served { batch_size: expected.batch_size(), queued, compute: response.timing };
         Ok((self.finish(&expected, response)?, served))
     }
 
     /// Runs the request as a batch of its own.
-    async fn execute(&self, turn: Turn, request: InferRequest) -> Result<InferResponse> {
+    async fn execute(&self, turn: Turn, deadline: Option<Instant>, request: InferRequest) -> Result<InferResponse> {
         let Turn { instance, permit } = turn;
-        let execution = run_blocking(permit, move || {
+        let execution = run_blocking(permit, deadline, move || {
             let begin = StdInstant::now();
             (instance.execute(Batch { requests: vec![request] }), begin.elapsed())
         });
-        let (results, took) = execution.await?;
+        let (results, took) = execution.await?.map_err(|Overdue| self.overdue())?;
         self.metrics.executed();
         let mut response = only_one(results?)??;
         if response.timing == ComputeTiming::default() {
             response.timing.infer = took;
         }
         Ok(response)
+    }
+
+    fn overdue(&self) -> Error {
+        Error::deadline_exceeded(format!(
+            "model '{}' took longer than the request may; raise --infer-timeout, the model's parameter infer_timeout, or the \
+             request's own timeout",
+            self.info.spec.name
+        ))
+        .from_model()
     }
 
     fn finish(&self, expected: &Expectation, mut response: InferResponse) -> Result<InferResponse> {

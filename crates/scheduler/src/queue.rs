@@ -29,7 +29,7 @@ impl Queue {
     /// Waits for this request's turn, at most until `deadline`.
     ///
     /// # Errors
-    /// Overloaded when too many wait, DeadlineExceeded, Unavailable when the model has no instance left.
+    /// Overloaded when too many wait; Unavailable when the deadline passes (as Triton has it) or no instance is left.
     pub(crate) async fn turn(&self, deadline: Option<Instant>) -> Result<Turn> {
         self.refuse_late(deadline)?;
         let instance = match self.instances.try_lease()? {
@@ -82,10 +82,7 @@ impl Queue {
     }
 
     fn late(&self) -> Error {
-        Error::deadline_exceeded(format!(
-            "Request timeout expired while it waited for model '{}'",
-            self.instances.model()
-        ))
+        Error::unavailable(format!("Request timeout expired while it waited for model '{}'", self.instances.model()))
     }
 }
 

@@ -149,13 +149,14 @@ async fn a_request_whose_time_runs_out_in_the_queue_takes_no_instance() {
     assert!((&mut waiting).now_or_never().is_none());
     tokio::time::advance(Duration::from_secs(2)).await;
     let error = waiting.await.expect_err("5 seconds are over");
-    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "as Triton answers it");
     assert!(error.message().contains("Request timeout expired"), "{error}");
 
+    let error = running.await.expect_err("its time is over as well, though it goes on running");
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     open.send(()).expect("held");
-    running.await.expect("what runs is not interrupted, and answers late");
     let past = InferRequest { deadline: Some(std::time::Instant::now()), ..request() };
-    assert_eq!(model.infer(past).await.expect_err("too late").kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(model.infer(past).await.expect_err("too late").kind(), ErrorKind::Unavailable);
     open.send(()).expect("held");
     model.infer(request()).await.expect("the instance is free");
 }
@@ -220,11 +221,10 @@ async fn models_share_the_executor_and_waiting_for_it_gives_up_in_time() {
     let mut waiting = second.infer(request());
     assert!((&mut waiting).now_or_never().is_none(), "the only place is taken");
     tokio::time::advance(Duration::from_secs(6)).await;
-    assert_eq!(waiting.await.expect_err("too late").kind(), ErrorKind::DeadlineExceeded);
-    let waiting = second.infer(request());
-    open.send(()).expect("held");
-    running.await.expect("runs");
-    waiting.await.expect("its instance is free, and so is the executor");
+    assert_eq!(waiting.await.expect_err("too late").kind(), ErrorKind::Unavailable);
+    assert_eq!(running.await.expect_err("it hangs").kind(), ErrorKind::DeadlineExceeded);
+    second.infer(request()).await.expect("what hangs has given its place back");
+    drop(open);
 }
 
 /// Each execution waits for a second one, so that this hangs unless two run at once; a third one would show.

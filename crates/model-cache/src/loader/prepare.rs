@@ -1,6 +1,6 @@
 //! The first half of a load: check everything that can be checked without loading, all problems at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use inference::{Backend, Error, MemoryUsage, ModelArtifact, ModelName, ModelSpec, Placement, Result};
@@ -138,20 +138,19 @@ fn plan_ensemble(model: &RepositoryModel, all: &Completed) -> Result<EnsemblePla
 /// InvalidArgument when ensembles contain one another.
 fn composing_first(models: &Completed) -> Result<Vec<ModelName>> {
     let mut order: Vec<ModelName> = Vec::with_capacity(models.len());
-    while order.len() < models.len() {
-        let waiting: Vec<&ModelName> = models.keys().filter(|name| !order.contains(*name)).collect();
-        let is_placed = |name: &ModelName| order.contains(name) || !models.contains_key(name);
-        let next: Vec<ModelName> = waiting
-            .iter()
-            .filter(|name| members(&models[**name].spec).all(is_placed))
-            .map(|name| (*name).clone())
-            .collect();
-        if next.is_empty() {
+    let mut waiting: Vec<&ModelName> = models.keys().collect();
+    let mut placed: BTreeSet<&ModelName> = BTreeSet::new();
+    while !waiting.is_empty() {
+        let is_ready = |name: &&ModelName| members(&models[*name].spec).all(|member| placed.contains(member));
+        let (ready, blocked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_ready);
+        if ready.is_empty() {
             return Err(Error::invalid_argument(format!(
-                "ensembles {waiting:?} contain one another; break the circle"
+                "ensembles {blocked:?} contain one another; break the circle"
             )));
         }
-        order.extend(next);
+        order.extend(ready.iter().map(|name| (*name).clone()));
+        placed.extend(ready);
+        waiting = blocked;
     }
     Ok(order)
 }

@@ -58,6 +58,27 @@ async fn a_pinned_model_stays_and_who_needs_its_room_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_waits_for_room_does_not_hold_up_one_that_fits() {
+    let harness = Harness::new(12, |config| config.load_concurrency = std::num::NonZeroUsize::MIN);
+    let gate = harness.backend.gate("busy");
+    harness.put("busy", &[("run_gate", "busy"), ("estimate", "10"), ("actual", "10")]);
+    harness.put("large", &[("mark", "2"), ("estimate", "10"), ("actual", "10")]);
+    harness.put("small", &[("mark", "3"), ("estimate", "1"), ("actual", "2")]);
+    let cache = harness.cache.clone();
+    let busy = tokio::spawn(async move { mark(&cache, "busy").await });
+    eventually("the load of the busy model", || ready(&harness) == ["busy"]).await;
+    let cache = harness.cache.clone();
+    let large = tokio::spawn(async move { mark(&cache, "large").await });
+    eventually("the large one's load", || harness.cache.index().iter().any(|e| e.state == ModelState::Loading)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(harness.mark("small").await.expect("it fits beside the busy one"), 3);
+    assert!(!large.is_finished());
+    gate.send(()).expect("the model waits at its gate");
+    busy.await.expect("no panic").expect("answers");
+    assert_eq!(large.await.expect("no panic").expect("room was made"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_pins_leave_no_room_in_time_the_error_says_what_holds_it() {
     let harness = Harness::new(10, |config| config.room_timeout = Duration::from_millis(50));
     let gate = harness.backend.gate("busy");

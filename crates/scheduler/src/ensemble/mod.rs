@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use inference::{
-    BoxFuture, Cancellation, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, ModelInfo, ModelKey,
-    Parameters, Result,
+    BoxFuture, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, ModelInfo, ModelKey, Parameters,
+    Result,
 };
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::answer::{conform, prepare};
@@ -33,7 +34,6 @@ struct Run {
     id: String,
     parameters: Parameters,
     deadline: Option<StdInstant>,
-    cancellation: Cancellation,
 }
 
 impl Ensemble {
@@ -71,35 +71,26 @@ impl Ensemble {
         Ok((response, served))
     }
 
-    /// Runs the steps that the wanted outputs need. A chain runs in this task; steps that can run side by side get tasks
-    /// of their own, because an execution occupies the task that it runs in. Dropping this stops what has not started.
+    /// Runs the steps that the wanted outputs need, each as soon as its inputs are there. Dropping this stops what has not
+    /// started.
     async fn run(&self, request: InferRequest, deadline: Option<StdInstant>) -> Result<InferResponse> {
-        let InferRequest { id, inputs, outputs: wanted, parameters, cancellation, .. } = request;
+        let InferRequest { id, inputs, outputs: wanted, parameters, .. } = request;
         let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| &**wanted == name);
-        let run = Run { id, parameters, deadline, cancellation };
+        let run = Run { id, parameters, deadline };
         let demand = match wanted.is_empty() {
             true => Cow::Borrowed(&self.plan.everything),
             false => Cow::Owned(Demand::of(&self.plan, wants)),
         };
         let mut progress = Progress::new(&self.plan, &demand, inputs);
         let mut timing = ComputeTiming::default();
-        let mut running = JoinSet::new();
+        let mut running = FuturesUnordered::new();
         let mut ready = progress.first_steps();
         loop {
-            let (step, result) = if let ([step], true) = (&*ready, running.is_empty()) {
-                let request = self.request_of(*step, &run, &demand, &mut progress);
-                (*step, self.steps[*step].infer(request).await)
-            } else {
-                for step in ready {
-                    let request = self.request_of(step, &run, &demand, &mut progress);
-                    let service = self.steps[step].clone();
-                    running.spawn(async move { (step, service.infer(request).await) });
-                }
-                match running.join_next().await {
-                    Some(joined) => joined.map_err(|error| self.lost_step(error))?,
-                    None => break,
-                }
-            };
+            for step in ready {
+                let (request, service) = (self.request_of(step, &run, &demand, &mut progress), &self.steps[step]);
+                running.push(async move { (step, service.infer(request).await) });
+            }
+            let Some((step, result)) = running.next().await else { break };
             let response = result.map_err(|error| self.in_step(step, error))?;
             add(&mut timing, &response.timing);
             ready = progress.complete(step, response.outputs);
@@ -116,19 +107,12 @@ impl Ensemble {
             outputs: demand.outputs[step].clone(),
             parameters: run.parameters.clone(),
             deadline: run.deadline,
-            cancellation: run.cancellation.clone(),
         }
     }
 
     fn in_step(&self, step: usize, error: Error) -> Error {
         let model = &self.plan.steps()[step].model;
         error.context(format_args!("in ensemble '{}', step '{model}' ({step})", self.info.spec.name))
-    }
-
-    fn lost_step(&self, error: JoinError) -> Error {
-        let what = if error.is_panic() { "a step panicked" } else { "a step was stopped with the server" };
-        let message = format!("in ensemble '{}': {what}", self.info.spec.name);
-        Error::internal(message).with_model(&*self.info.spec.name).with_source(error)
     }
 }
 
