@@ -4,6 +4,8 @@
 //! A request's way: [`serve`] (sockets, draining) → a router ([`http_router`], [`sagemaker_router`]) → one pipeline for every
 //! surface (`infer`: read the body, decode, run, encode) → one table of statuses ([`status`]).
 
+mod admission;
+mod answers;
 mod body;
 mod codec;
 mod config;
@@ -14,12 +16,14 @@ mod sagemaker;
 mod serve;
 pub mod status;
 mod telemetry;
+mod write_timeout;
 
 use std::sync::Arc;
 
 use axum::Router;
 
 pub use self::http::{http_router, metrics_router};
+pub use admission::Admission;
 pub use config::{FrontendConfig, Services};
 pub use sagemaker::sagemaker_router;
 pub use serve::{DrainReport, ServeConfig, serve};
@@ -29,6 +33,13 @@ pub use telemetry::describe_metrics;
 pub(crate) struct App {
     pub(crate) services: Services,
     pub(crate) config: FrontendConfig,
+}
+
+impl App {
+    /// The bounds of a body of at most `size` bytes.
+    pub(crate) fn bounds(&self, size: u64) -> body::Bounds<'_> {
+        body::Bounds { size, timeout: self.config.body_timeout, admission: &self.services.admission }
+    }
 }
 
 /// [`App`], shared.

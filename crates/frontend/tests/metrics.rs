@@ -45,6 +45,13 @@ async fn every_request_has_one_outcome() {
     server.post(&infer("identity"), &[], vec![b' '; 3 << 20]).await;
     server.post(&infer("identity"), &[("Inference-Header-Content-Length", "0")], vec![0; 3 << 20]).await;
 
+    // Nothing says how long this one is, so that its buffer has to grow.
+    let parts = futures::stream::iter((0..48).map(|_| Ok::<_, std::io::Error>(vec![0u8; 64 << 10])));
+    let parts = reqwest::Body::wrap_stream(parts);
+    server.post(&infer("identity"), &[("Inference-Header-Content-Length", "0")], parts).await;
+    let reply = server.post(&infer("strings"), &[("Inference-Header-Content-Length", "0")], "a string").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let router = frontend::metrics_router(Arc::new(move || handle.render()));
@@ -54,7 +61,7 @@ async fn every_request_has_one_outcome() {
     assert_eq!(server.call(address, "GET", "/", &[], "").await.status, 404);
     let page = reply.text();
     let outcomes = [
-        ("v2", "success", 3.0),
+        ("v2", "success", 5.0),
         ("v2", "not_found", 1.0),
         ("v2", "overloaded", 1.0),
         ("v2", "model_error", 1.0),
@@ -72,7 +79,10 @@ async fn every_request_has_one_outcome() {
     let lines = page.lines().filter(|line| line.starts_with("panoply_requests_total{")).count();
     assert_eq!(lines, outcomes.len(), "{page}");
     assert_eq!(value(&page, "panoply_requests_in_flight"), 0.0);
-    assert_eq!(value(&page, "panoply_request_duration_seconds_count{surface=\"v2\"}"), 9.0);
-    assert_eq!(value(&page, "panoply_tensor_copies_total{reason=\"body_chunks\"}"), 1.0);
-    assert_eq!(value(&page, "panoply_tensor_copied_bytes_total{reason=\"body_chunks\"}"), f64::from(3 << 20));
+    assert_eq!(value(&page, "panoply_request_duration_seconds_count{surface=\"v2\"}"), 11.0);
+    let copies = |reason: &str| value(&page, &format!("panoply_tensor_copies_total{{reason=\"{reason}\"}}"));
+    let bytes = |reason: &str| value(&page, &format!("panoply_tensor_copied_bytes_total{{reason=\"{reason}\"}}"));
+    assert_eq!((copies("body_chunks"), bytes("body_chunks")), (2.0, f64::from(2 * (3 << 20))));
+    assert!(copies("body_growth") >= 1.0 && bytes("body_growth") < f64::from(2 * (3 << 20)), "{page}");
+    assert_eq!((copies("raw_bytes"), bytes("raw_bytes")), (1.0, 8.0));
 }

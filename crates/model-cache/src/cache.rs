@@ -159,6 +159,8 @@ impl InferenceService for ModelCache {
             let served = pin.find(route.model.as_deref(), request.model.version)?;
             let mut response = served.service.infer(request).await.inspect_err(|_| self.replace_broken(&pin))?;
             response.cache = cache;
+            // Outputs may lie in the model's memory: it stays until they are written.
+            response.guard = Some(Arc::new(pin));
             Ok(response)
         })
     }

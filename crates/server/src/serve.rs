@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use frontend::{ServeConfig, Services};
+use frontend::{Admission, Services};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model_cache::ModelCache;
 use tokio::net::TcpListener;
@@ -115,13 +115,10 @@ impl Ports {
         metrics: PrometheusHandle,
         drain: &CancellationToken,
     ) -> JoinSet<frontend::DrainReport> {
-        let services = Services { inference: cache.clone(), control: cache.clone() };
+        let admission = Admission::new(settings.max_requests_in_flight, settings.max_buffered_bytes);
+        let services = Services { inference: cache.clone(), control: cache.clone(), admission };
         let config = wiring::frontend_config(settings);
-        let connections = ServeConfig {
-            drain_grace: settings.drain_delay,
-            drain_timeout: settings.drain_timeout,
-            ..ServeConfig::default()
-        };
+        let connections = wiring::serve_config(settings);
         let routers = [
             (self.http, frontend::http_router(services.clone(), config.clone())),
             (self.sagemaker, frontend::sagemaker_router(services, config)),

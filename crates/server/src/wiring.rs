@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use backend_onnxruntime::{OnnxRuntimeBackend, OnnxRuntimeConfig};
 use backend_text::{PoolingBackend, TokenizerBackend};
-use frontend::FrontendConfig;
+use frontend::{FrontendConfig, ServeConfig};
 use inference::identity::IdentityBackend;
 use inference::{Backend, Device, MemoryUsage};
 use model_cache::{Archives, Backends, CudaInventory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
@@ -116,7 +116,20 @@ pub(crate) fn frontend_config(settings: &Settings) -> FrontendConfig {
     FrontendConfig {
         max_request_size: settings.max_request_bytes,
         max_response_size: settings.max_response_bytes,
+        body_timeout: settings.body_timeout,
+        invocation_timeout: settings.invocation_timeout,
         registered_roots: settings.sagemaker_model_roots.clone(),
         ..FrontendConfig::default()
+    }
+}
+
+/// What all ports are told about connections.
+pub(crate) fn serve_config(settings: &Settings) -> ServeConfig {
+    ServeConfig {
+        max_connections: settings.max_connections.get(),
+        idle_timeout: settings.idle_timeout,
+        write_timeout: settings.write_timeout,
+        drain_grace: settings.drain_delay,
+        drain_timeout: settings.drain_timeout,
     }
 }

@@ -6,7 +6,7 @@ use inference::{DataType, Error, IndexEntry, ModelInfo, ModelKey, ModelState, Re
 use serde::{Deserialize, Serialize};
 
 use super::path::ModelPath;
-use crate::body::{self, Bounds};
+use crate::body;
 use crate::status::Failure;
 use crate::{App, Shared, infer, reply};
 
@@ -112,8 +112,7 @@ pub(super) async fn index(State(app): State<Shared>, request: Request) -> Respon
 
 async fn index_request(app: &App, request: Request) -> Result<IndexRequest, Failure> {
     let (head, body) = request.into_parts();
-    let bounds = Bounds { size: MAX_INDEX_REQUEST, timeout: app.config.body_timeout };
-    let body = body::read(&head.headers, body, bounds, None).await?;
+    let body = body::read(&head.headers, body, app.bounds(MAX_INDEX_REQUEST), None).await?.bytes;
     if body.trim_ascii().is_empty() {
         return Ok(IndexRequest::default());
     }
