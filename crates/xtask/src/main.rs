@@ -35,7 +35,7 @@ enum Command {
         #[arg(last = true)]
         cargo_args: Vec<String>,
     },
-    /// Formatting, lints, dependency directions and the rules for source files
+    /// Formatting, lints, dependency directions, the rules for source files, generated files
     Check,
     /// Run the benchmarks (all, or those named)
     Bench {
