@@ -39,7 +39,7 @@ impl ModelCache {
     /// Not ready until [`ModelCache::accept`].
     pub fn new(config: &ModelCacheConfig, backends: Backends, archives: Option<Archives>) -> Arc<Self> {
         let metrics = CacheMetrics;
-        let room = Room::new(config.budget.clone(), metrics);
+        let room = Room::new(config.budget.clone(), config.after_unload, metrics);
         let loads = ArchiveLoads::new(room.clone(), Arc::new(Loader::new(backends, config)), config);
         let targets = archives.map(|archives| TargetLoads::new(archives, loads.clone(), room.clone()));
         let longest = config.download_timeout + config.load_timeout + config.room_timeout;

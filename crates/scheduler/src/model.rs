@@ -72,11 +72,16 @@ impl ScheduledModel {
     /// Runs the request as a batch of its own.
     async fn execute(&self, turn: Turn, deadline: Option<Instant>, request: InferRequest) -> Result<InferResponse> {
         let Turn { instance, permit } = turn;
-        let execution = run_blocking(permit, deadline, move || {
+        let batch = Batch { requests: vec![request] };
+        let is_brief = instance.is_brief(&batch);
+        let work = move || {
             let begin = StdInstant::now();
-            (instance.execute(Batch { requests: vec![request] }), begin.elapsed())
-        });
-        let (results, took) = execution.await?.map_err(|Overdue| self.overdue())?;
+            (instance.execute(batch), begin.elapsed())
+        };
+        let (results, took) = match is_brief {
+            true => work(),
+            false => run_blocking(permit, deadline, work).await?.map_err(|Overdue| self.overdue())?,
+        };
         self.metrics.executed();
         let mut response = only_one(results?)??;
         if response.timing == ComputeTiming::default() {

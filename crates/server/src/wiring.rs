@@ -14,7 +14,7 @@ use model_cache::{Archives, Backends, CudaInventory, DeviceInventory, Gpu, Model
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, UnpackLimits};
 use scheduler::SchedulerConfig;
 
-use crate::memory::{default_gpu_memory, default_model_memory};
+use crate::memory::{default_gpu_memory, default_model_memory, give_freed_memory_back};
 use crate::settings::{Settings, StoreSettings};
 
 /// What the system's loader finds when no library was named.
@@ -87,6 +87,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         load_queue_size: settings.load_queue_size,
         execution_concurrency: settings.execution_concurrency,
         metrics_model_limit: settings.metrics_model_limit,
+        after_unload: give_freed_memory_back,
         scheduler: SchedulerConfig { max_queue_size: settings.max_queue_size, infer_timeout: settings.infer_timeout },
     }
 }
