@@ -35,7 +35,9 @@ fn build() -> Option<PathBuf> {
     // Cargo tells a test about its package; build scripts that watch these variables would see a change each time.
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let told = |name: &OsStr| name.to_str().is_some_and(|name| TOLD_BY_CARGO.iter().any(|told| name.starts_with(told)));
-    inherited.filter(|name| told(name)).for_each(|name| drop(cargo.env_remove(name)));
+    for name in inherited.filter(|name| told(name)) {
+        cargo.env_remove(name);
+    }
     let built = cargo
         // With the features of `cargo test --workspace`, those that only tests ask for included: else all that depends on
         // tokio would be compiled twice.
