@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use inference::ErrorKind;
-use repository::{Backoff, DiskCache, DiskCacheConfig};
+use repository::{Backoff, CachedArchive, DiskCache, DiskCacheConfig};
 use setup::{Setup, target, text};
 use test_util::archive::ArchiveBuilder;
 use test_util::s3::MemoryS3;
@@ -97,6 +97,12 @@ async fn a_replaced_archive_stays_while_it_is_pinned() {
     until(|| setup.on_disk("entries").is_empty()).await;
 }
 
+/// Waits until the disk says that an archive was used at `before` or later; that is noted off the threads of requests.
+async fn noted(archive: &CachedArchive, before: SystemTime) {
+    let file = archive.path().with_file_name("archive.json");
+    until(|| fs::metadata(&file).and_then(|file| file.modified()).expect("a time") >= before).await;
+}
+
 #[tokio::test]
 async fn a_restart_keeps_what_is_complete_in_order_of_use() {
     let setup = Setup::new();
@@ -106,8 +112,7 @@ async fn a_restart_keeps_what_is_complete_in_order_of_use() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let before = SystemTime::now();
-    let a = setup.cache.lookup(&target("a")).expect("there").path().with_file_name("archive.json");
-    until(|| fs::metadata(&a).and_then(|file| file.modified()).expect("a time") >= before).await;
+    noted(&setup.cache.lookup(&target("a")).expect("there"), before).await;
     let bytes = setup.cache.bytes();
     let entries = setup.cache.entries();
 
@@ -115,8 +120,10 @@ async fn a_restart_keeps_what_is_complete_in_order_of_use() {
     assert_eq!(keys(&setup), ["team/b", "c", "a"]);
     assert_eq!(setup.cache.entries(), entries);
     assert_eq!(setup.cache.bytes(), bytes);
+    let before = SystemTime::now();
     let again = setup.fetch("team/b").await.expect("not fetched again");
     assert_eq!(text(again.path(), "name"), "team/b");
+    noted(&again, before).await;
     drop(again);
 
     let setup = setup.reopen(2 * bytes / 3 + 100);
