@@ -9,6 +9,7 @@ mod answers;
 mod body;
 mod codec;
 mod config;
+mod grpc;
 mod http;
 mod infer;
 mod reply;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use axum::Router;
 
+pub use self::grpc::grpc_router;
 pub use self::http::{http_router, metrics_router};
 pub use admission::Admission;
 pub use config::{FrontendConfig, Services};

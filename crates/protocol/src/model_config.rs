@@ -1,4 +1,5 @@
-//! The types of package `inference`: Triton's model configuration, generated from `proto/model_config.proto`.
+//! The types of package `inference`, generated from `proto/`: Triton's model configuration (and, for want of a package of
+//! its own, what [`crate::grpc_service`] shows).
 
 #![allow(missing_docs, clippy::all, reason = "generated code")]
 
