@@ -6,6 +6,7 @@ use std::time::Instant;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::HeaderMap;
 use inference::{Error, InferRequest, InferResponse, ModelKey, Parameter, Result, TargetModel};
+use protocol::message_size;
 use protocol::grpc_service::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -14,7 +15,7 @@ use super::gate::{self, Ticket};
 use super::{decode, encode, failure, timeout};
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface, count_copy};
-use crate::{App, Shared, infer};
+use crate::{App, Shared, body, infer};
 
 /// How many requests of one stream are worked on at once. Further ones stay on the wire.
 const STREAM_CONCURRENCY: usize = 32;
@@ -125,7 +126,7 @@ async fn answer(
     let key = decode::key(head.target.clone(), &message.model_name, &message.model_version);
     let name = key.clone().unwrap_or_default();
     let outcome = match key {
-        Ok(key) => run(app, key, head.deadline, message, in_flight.began()).await,
+        Ok(key) => admit(app, key, head.deadline, message, in_flight.began()).await,
         Err(error) => Err(error),
     };
     match outcome {
@@ -141,6 +142,20 @@ async fn answer(
             Err(failure)
         }
     }
+}
+
+/// Lets a request in, or says that there are too many. Its message is in memory already, but soon gone when it is refused.
+async fn admit(
+    app: &App,
+    key: ModelKey,
+    deadline: Option<Instant>,
+    message: ModelInferRequest,
+    began: Instant,
+) -> Result<Answered> {
+    let _request = app.services.admission.enter()?;
+    let mut body = app.services.admission.body();
+    body.add(message_size(&message))?;
+    run(app, key, deadline, message, began).await
 }
 
 async fn run(
@@ -169,7 +184,11 @@ async fn run(
         infer::cache_headers(&mut headers, outcome);
     }
     let name = infer::name(&key, &response);
-    let message = encode::response(&response, wire.id, name, &wire.outputs, app.config.max_response_size)?;
+    let mut message = encode::response(&response, wire.id, name, &wire.outputs, app.config.max_response_size)?;
+    // tonic writes the message when it is asked for, which is after this call.
+    if let (Some(guard), Some(last)) = (response.guard, message.raw_output_contents.last_mut()) {
+        *last = body::guarded(std::mem::take(last), guard);
+    }
     // And writes a message into one buffer.
     count_copy("grpc_message_out", message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
     Ok(Answered { message, headers })

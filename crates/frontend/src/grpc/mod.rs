@@ -25,7 +25,6 @@ use axum::middleware::from_fn;
 use axum::response::Response;
 use protocol::grpc_service::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::codec::CompressionEncoding::{Deflate, Gzip};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -65,6 +64,5 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Response {
-    crate::reply::log_panic(&*payload);
-    Status::internal("internal error: the request's handler panicked; the server's log has more").into_http::<Body>()
+    failure::status(&crate::reply::log_panic(&*payload).into()).into_http::<Body>()
 }
