@@ -8,8 +8,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(FILE_DESCRIPTOR_SET)
-        .expect("invariant: the build script encoded the descriptors")
+    DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("invariant: the build script encoded the descriptors")
 });
 
 /// The descriptor of `inference.ModelConfig`.

@@ -11,8 +11,8 @@ mod suggest;
 mod text_format;
 mod wire;
 
-pub use descriptors::FILE_DESCRIPTOR_SET;
 pub use config::{ParsedConfig, parse_model_config, read_model_config};
+pub use descriptors::FILE_DESCRIPTOR_SET;
 pub use fields::{SetField, message_fields, set_fields};
 pub use json::model_config_json;
 pub use position::{ConfigProblem, Position, Positions};

@@ -34,9 +34,9 @@ impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = &request.get_ref().service;
         match status_of(&*self.control, service) {
-            ServingStatus::ServiceUnknown => {
-                Err(Status::not_found(format!("service '{service}' is not served; ask for '' or '{INFERENCE_SERVICE}'")))
-            }
+            ServingStatus::ServiceUnknown => Err(Status::not_found(format!(
+                "service '{service}' is not served; ask for '' or '{INFERENCE_SERVICE}'"
+            ))),
             status => Ok(Response::new(HealthCheckResponse { status: status.into() })),
         }
     }

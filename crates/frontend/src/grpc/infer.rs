@@ -6,8 +6,8 @@ use std::time::Instant;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::HeaderMap;
 use inference::{Error, InferRequest, InferResponse, ModelKey, Parameter, Result, TargetModel};
-use protocol::message_size;
 use protocol::grpc_service::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use protocol::message_size;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -117,12 +117,7 @@ async fn on_stream(
 }
 
 /// Answers one request, and records its one outcome.
-async fn answer(
-    app: &App,
-    head: &Head,
-    message: ModelInferRequest,
-    in_flight: InFlight,
-) -> Result<Answered, Failure> {
+async fn answer(app: &App, head: &Head, message: ModelInferRequest, in_flight: InFlight) -> Result<Answered, Failure> {
     let key = decode::key(head.target.clone(), &message.model_name, &message.model_version);
     let name = key.clone().unwrap_or_default();
     let outcome = match key {

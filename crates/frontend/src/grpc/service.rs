@@ -7,7 +7,17 @@ use futures::stream::BoxStream;
 use inference::{Error, ModelInfo, ModelKey, Result as InferenceResult};
 use protocol::grpc_service::grpc_inference_service_server::GrpcInferenceService;
 use protocol::grpc_service::{
-    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse,
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
+    CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse,
+    LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
+    TraceSettingResponse,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -27,9 +37,15 @@ pub(super) struct InferenceGrpc {
 
 impl InferenceGrpc {
     /// The model that a call names and what it is; loads it, as HTTP does.
-    async fn describe(&self, call: &MetadataMap, name: &str, version: &str) -> Result<(ModelKey, Arc<ModelInfo>), Status> {
+    async fn describe(
+        &self,
+        call: &MetadataMap,
+        name: &str,
+        version: &str,
+    ) -> Result<(ModelKey, Arc<ModelInfo>), Status> {
         let key = key(call, name, version)?;
-        let deadline = timeout::of_call(call.as_ref()).map(|timeout| timeout.and_then(|time| Instant::now().checked_add(time)));
+        let deadline =
+            timeout::of_call(call.as_ref()).map(|timeout| timeout.and_then(|time| Instant::now().checked_add(time)));
         let deadline = deadline.map_err(|error| failure::refuse(&key, error))?;
         match self.app.services.control.describe(&key, deadline).await {
             Ok(found) => Ok((key, found.model)),
@@ -110,39 +126,75 @@ impl GrpcInferenceService for InferenceGrpc {
         infer::stream(self.app.clone(), request, self.closing.clone()).map(Response::new)
     }
 
-    async fn model_statistics(&self, _: Request<ModelStatisticsRequest>) -> Result<Response<ModelStatisticsResponse>, Status> {
-        Err(missing("ModelStatistics", "statistics of single models are not kept for clients yet; the metrics port has the server's counters"))
+    async fn model_statistics(
+        &self,
+        _: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        Err(missing(
+            "ModelStatistics",
+            "statistics of single models are not kept for clients yet; the metrics port has the server's counters",
+        ))
     }
 
-    async fn repository_model_load(&self, _: Request<RepositoryModelLoadRequest>) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-        Err(missing("RepositoryModelLoad", "models cannot be loaded by name yet; an archive is loaded when it is first asked for"))
+    async fn repository_model_load(
+        &self,
+        _: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        Err(missing(
+            "RepositoryModelLoad",
+            "models cannot be loaded by name yet; an archive is loaded when it is first asked for",
+        ))
     }
 
-    async fn repository_model_unload(&self, _: Request<RepositoryModelUnloadRequest>) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-        Err(missing("RepositoryModelUnload", "models cannot be unloaded by name yet; an archive is unloaded when its room is needed"))
+    async fn repository_model_unload(
+        &self,
+        _: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        Err(missing(
+            "RepositoryModelUnload",
+            "models cannot be unloaded by name yet; an archive is unloaded when its room is needed",
+        ))
     }
 
-    async fn system_shared_memory_status(&self, _: Request<SystemSharedMemoryStatusRequest>) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
         Err(missing("SystemSharedMemoryStatus", SHARED_MEMORY))
     }
 
-    async fn system_shared_memory_register(&self, _: Request<SystemSharedMemoryRegisterRequest>) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
         Err(missing("SystemSharedMemoryRegister", SHARED_MEMORY))
     }
 
-    async fn system_shared_memory_unregister(&self, _: Request<SystemSharedMemoryUnregisterRequest>) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
         Err(missing("SystemSharedMemoryUnregister", SHARED_MEMORY))
     }
 
-    async fn cuda_shared_memory_status(&self, _: Request<CudaSharedMemoryStatusRequest>) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
         Err(missing("CudaSharedMemoryStatus", SHARED_MEMORY))
     }
 
-    async fn cuda_shared_memory_register(&self, _: Request<CudaSharedMemoryRegisterRequest>) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
         Err(missing("CudaSharedMemoryRegister", SHARED_MEMORY))
     }
 
-    async fn cuda_shared_memory_unregister(&self, _: Request<CudaSharedMemoryUnregisterRequest>) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
         Err(missing("CudaSharedMemoryUnregister", SHARED_MEMORY))
     }
 

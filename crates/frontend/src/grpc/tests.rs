@@ -63,13 +63,25 @@ fn typed_contents_of_every_type() {
         ("INT8", ints(), vec![255, 127]),
         ("INT16", ints(), vec![255, 255, 127, 0]),
         ("INT32", ints(), vec![255, 255, 255, 255, 127, 0, 0, 0]),
-        ("INT64", InferTensorContents { int64_contents: vec![-1, 1], ..none() }, [(-1i64).to_le_bytes(), 1i64.to_le_bytes()].concat()),
+        (
+            "INT64",
+            InferTensorContents { int64_contents: vec![-1, 1], ..none() },
+            [(-1i64).to_le_bytes(), 1i64.to_le_bytes()].concat(),
+        ),
         ("UINT8", uints(), vec![0, 255]),
         ("UINT16", uints(), vec![0, 0, 255, 0]),
         ("UINT32", uints(), vec![0, 0, 0, 0, 255, 0, 0, 0]),
         ("UINT64", InferTensorContents { uint64_contents: vec![0, u64::MAX], ..none() }, [[0; 8], [255; 8]].concat()),
-        ("FP32", InferTensorContents { fp32_contents: vec![1.5, 2.5], ..none() }, [1.5f32.to_le_bytes(), 2.5f32.to_le_bytes()].concat()),
-        ("FP64", InferTensorContents { fp64_contents: vec![1.5, 2.5], ..none() }, [1.5f64.to_le_bytes(), 2.5f64.to_le_bytes()].concat()),
+        (
+            "FP32",
+            InferTensorContents { fp32_contents: vec![1.5, 2.5], ..none() },
+            [1.5f32.to_le_bytes(), 2.5f32.to_le_bytes()].concat(),
+        ),
+        (
+            "FP64",
+            InferTensorContents { fp64_contents: vec![1.5, 2.5], ..none() },
+            [1.5f64.to_le_bytes(), 2.5f64.to_le_bytes()].concat(),
+        ),
         (
             "BYTES",
             InferTensorContents { bytes_contents: vec![Bytes::from_static(b"a"), Bytes::new()], ..none() },
@@ -94,9 +106,18 @@ fn what_cannot_be_is_refused_in_tritons_words() {
         ..input("FP32", &[1], None)
     };
     let cases = [
-        (typed("INT32", &[1], floats(1)).err(), format!("unexpected explicit tensor data {x} of type 'FP32', expected datatype 'INT32'")),
-        (typed("FP16", &[1], floats(1)).err(), format!("unexpected explicit tensor data {x} of type 'FP32', expected datatype 'FP16'")),
-        (typed("FP32", &[1], both).err(), format!("unexpected explicit tensor data {x}, binary data was already supplied.")),
+        (
+            typed("INT32", &[1], floats(1)).err(),
+            format!("unexpected explicit tensor data {x} of type 'FP32', expected datatype 'INT32'"),
+        ),
+        (
+            typed("FP16", &[1], floats(1)).err(),
+            format!("unexpected explicit tensor data {x} of type 'FP32', expected datatype 'FP16'"),
+        ),
+        (
+            typed("FP32", &[1], both).err(),
+            format!("unexpected explicit tensor data {x}, binary data was already supplied."),
+        ),
         (typed("FP32", &[2], floats(1)).err(), "input 'x': got 4 bytes of data, expected 8".to_owned()),
         (typed("INT8", &[1], ints).err(), "input 'x': element 0 is 300, which INT8 cannot hold".to_owned()),
         (typed("FP8", &[1], floats(1)).err(), "input 'x': 'datatype' is 'FP8'".to_owned()),
@@ -109,8 +130,14 @@ fn what_cannot_be_is_refused_in_tritons_words() {
             read(request(vec![input("FP32", &[1], None)], &[])).err(),
             "unable to find data for input tensor 'x' for model 'm' in request.".to_owned(),
         ),
-        (read(request(vec![input("FP32", &[1], None)], &[&[0; 4], &[]])).err(), "unexpected additional input data".to_owned()),
-        (read(request(vec![input("FP32", &[1], None), input("FP32", &[1], None)], &[&[0; 4], &[0; 4]])).err(), "given twice".to_owned()),
+        (
+            read(request(vec![input("FP32", &[1], None)], &[&[0; 4], &[]])).err(),
+            "unexpected additional input data".to_owned(),
+        ),
+        (
+            read(request(vec![input("FP32", &[1], None), input("FP32", &[1], None)], &[&[0; 4], &[0; 4]])).err(),
+            "given twice".to_owned(),
+        ),
         (read(request(vec![shared], &[])).err(), "shared memory is not supported".to_owned()),
     ];
     for (error, expected) in cases {
@@ -134,7 +161,10 @@ fn parameters_have_their_types_and_some_are_used_up() {
     assert_eq!((&*wire.outputs[0].name, wire.outputs[0].classes), ("y", Some(3)));
 
     for (choice, expected) in [
-        (ParameterChoice::StringParam("soon".to_owned()), "invalid value type for 'timeout' parameter, expected int64_param"),
+        (
+            ParameterChoice::StringParam("soon".to_owned()),
+            "invalid value type for 'timeout' parameter, expected int64_param",
+        ),
         (ParameterChoice::Int64Param(-1), "invalid value for 'timeout' parameter"),
         (ParameterChoice::Uint64Param(u64::MAX), "expected at most"),
     ] {

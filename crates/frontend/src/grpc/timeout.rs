@@ -15,7 +15,9 @@ pub(super) fn of_call(headers: &HeaderMap) -> Result<Option<Duration>> {
     let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(None) };
     let parsed = value.to_str().ok().and_then(parse);
     parsed.map(Some).ok_or_else(|| {
-        Error::invalid_argument(format!("the header grpc-timeout is {value:?}; expected up to 8 digits and H, M, S, m, u or n"))
+        Error::invalid_argument(format!(
+            "the header grpc-timeout is {value:?}; expected up to 8 digits and H, M, S, m, u or n"
+        ))
     })
 }
 

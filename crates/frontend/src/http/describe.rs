@@ -125,13 +125,11 @@ async fn index_request(app: &App, request: Request) -> Result<IndexRequest, Fail
 fn lines(entries: &[IndexEntry], only_ready: bool) -> Vec<IndexLine<'_>> {
     let wanted = entries.iter().filter(|entry| !only_ready || entry.state == ModelState::Ready);
     wanted
-        .map(|entry| {
-            IndexLine {
-                name: &entry.name,
-                version: entry.version.map(|version| version.to_string()),
-                state: shown_state(entry),
-                reason: &entry.reason,
-            }
+        .map(|entry| IndexLine {
+            name: &entry.name,
+            version: entry.version.map(|version| version.to_string()),
+            state: shown_state(entry),
+            reason: &entry.reason,
         })
         .collect()
 }
