@@ -1,8 +1,9 @@
-//! The HTTP surfaces: KServe v2 with Triton's extensions, the SageMaker runtime API, the SageMaker container contract, and
-//! the metrics page. This crate alone knows wire formats; models are behind [`inference::InferenceService`].
+//! The HTTP surfaces (KServe v2 with Triton's extensions, the SageMaker runtime API, the SageMaker container contract, the
+//! metrics page) and gRPC. This crate alone knows wire formats; models are behind [`inference::InferenceService`].
 //!
 //! A request's way: [`serve`] (sockets, draining) → a router ([`http_router`], [`sagemaker_router`]) → one pipeline for every
-//! surface (`infer`: read the body, decode, run, encode) → one table of statuses ([`status`]).
+//! HTTP surface (`infer`: read the body, decode, run, encode) → one table of statuses ([`status`]). [`grpc_router`] has the
+//! same ends and a pipeline of its own.
 
 mod admission;
 mod answers;

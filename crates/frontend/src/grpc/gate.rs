@@ -43,7 +43,10 @@ pub(super) async fn pass(app: Arc<App>, mut request: Request, next: Next) -> Res
     request.extensions_mut().insert(ticket.clone());
     let response = next.run(request).await;
     let Some(in_flight) = ticket.take() else { return response };
-    let Some(refused) = Status::from_header_map(response.headers()) else { return response };
+    let Some(refused) = Status::from_header_map(response.headers()) else {
+        record(in_flight, &Error::invalid_argument("this is no gRPC call").into());
+        return response;
+    };
     let failure = of_tonic(&refused, app.config.max_request_size);
     record(in_flight, &failure);
     failure::status(&failure).into_http()
