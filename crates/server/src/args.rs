@@ -116,7 +116,7 @@ pub(crate) struct NetworkArgs {
     /// The port of gRPC; 0 picks a free one
     #[arg(long, env = "PANOPLY_GRPC_PORT", value_name = "PORT", default_value = "8001")]
     pub(crate) grpc_port: u16,
-    /// The address of the gRPC port, where it differs [default: that of --http-address]
+    /// The address of the gRPC port [default: as the other ports]
     #[arg(long, env = "PANOPLY_GRPC_ADDRESS", value_name = "IP")]
     pub(crate) grpc_address: Option<IpAddr>,
     /// The port of `/metrics`; 0 picks a free one

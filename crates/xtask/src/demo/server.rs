@@ -81,9 +81,10 @@ impl Server {
     }
 
     pub(super) fn print_urls(&self) {
-        let Ports { http, metrics, sagemaker } = self.ports;
+        let Ports { http, grpc, metrics, sagemaker } = self.ports;
         println!("\nThe server keeps running until Ctrl-C. Archives are in {}.", store().display());
         println!("  inference  http://127.0.0.1:{http}/v2      (also /invocations, /endpoints/NAME/invocations)");
+        println!("  gRPC       127.0.0.1:{grpc}");
         println!("  metrics    http://127.0.0.1:{metrics}/metrics");
         println!("  SageMaker  http://127.0.0.1:{sagemaker}/ping    (the container contract)");
         println!("  log        {}", log_file().display());
