@@ -17,29 +17,48 @@ use tokio::time::Instant;
 /// The parts that an answer is handed over in: each is asked for only once the client has taken enough of those before.
 const PART: usize = 256 << 10;
 
-/// The answers under way on one connection, each with the time at which the client last took something of it.
+/// The answers under way on one connection.
 #[derive(Default)]
 pub(crate) struct Answers {
-    last_taken: Mutex<HashMap<u64, Instant>>,
+    progress: Mutex<HashMap<u64, Progress>>,
     next: AtomicU64,
 }
 
+/// How far an answer has come.
+struct Progress {
+    /// When the client last took something of it, or could.
+    last_taken: Instant,
+    /// Parts that were handed over and are not sent yet.
+    under_way: usize,
+    /// The body has nothing to send for now, as between two answers on a gRPC stream.
+    pausing: bool,
+}
+
+impl Progress {
+    fn waits_for_client(&self) -> bool {
+        self.under_way > 0 || !self.pausing
+    }
+}
+
 impl Answers {
-    /// Watches an answer until its last byte was sent or the stream was reset. The body must not wait for anything: its
-    /// own pauses would be taken for the client's.
+    /// Watches an answer until its last byte was sent or the stream was reset. The body's own pauses do not count.
     pub(crate) fn watch(self: &Arc<Self>, body: Body) -> Body {
         if http_body::Body::is_end_stream(&body) {
             return body;
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.last_taken.lock().insert(id, Instant::now());
+        let progress = Progress { last_taken: Instant::now(), under_way: 0, pausing: false };
+        self.progress.lock().insert(id, progress);
         Body::new(Watched { body, rest: Bytes::new(), answer: Arc::new(Answer { answers: self.clone(), id }) })
     }
 
     /// Resolves when nothing of some answer was taken for as long as `timeout`.
     pub(crate) async fn stalled(&self, timeout: Duration) {
         loop {
-            let oldest = self.last_taken.lock().values().min().copied();
+            let oldest = {
+                let progress = self.progress.lock();
+                progress.values().filter(|answer| answer.waits_for_client()).map(|answer| answer.last_taken).min()
+            };
             let now = Instant::now();
             // An answer that begins later cannot be due before the next look.
             let left = oldest.map_or(timeout, |oldest| (oldest + timeout).saturating_duration_since(now));
@@ -58,14 +77,29 @@ struct Answer {
 }
 
 impl Answer {
-    fn taken(&self) {
-        self.answers.last_taken.lock().insert(self.id, Instant::now());
+    fn update(&self, change: impl FnOnce(&mut Progress)) {
+        if let Some(progress) = self.answers.progress.lock().get_mut(&self.id) {
+            change(progress);
+        }
+    }
+
+    fn handed_over(&self) {
+        self.update(|progress| {
+            *progress = Progress { last_taken: Instant::now(), under_way: progress.under_way + 1, pausing: false };
+        });
+    }
+
+    fn sent(&self) {
+        self.update(|progress| {
+            progress.last_taken = Instant::now();
+            progress.under_way = progress.under_way.saturating_sub(1);
+        });
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.answers.last_taken.lock().remove(&self.id);
+        self.answers.progress.lock().remove(&self.id);
     }
 }
 
@@ -83,7 +117,7 @@ impl AsRef<[u8]> for Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.answer.taken();
+        self.answer.sent();
     }
 }
 
@@ -97,7 +131,7 @@ struct Watched {
 impl Watched {
     fn part(&mut self) -> Frame<Bytes> {
         let bytes = self.rest.split_to(self.rest.len().min(PART));
-        self.answer.taken();
+        self.answer.handed_over();
         Frame::data(Bytes::from_owner(Part { bytes, answer: self.answer.clone() }))
     }
 }
@@ -113,7 +147,11 @@ impl http_body::Body for Watched {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.part())));
         }
-        match std::task::ready!(Pin::new(&mut self.body).poll_frame(context)) {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            self.answer.update(|progress| progress.pausing = true);
+            return Poll::Pending;
+        };
+        match frame {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(match frame.into_data() {
                 Ok(bytes) => {
                     self.rest = bytes;
@@ -142,6 +180,7 @@ impl http_body::Body for Watched {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use http_body_util::BodyExt;
 
     use super::*;
@@ -167,6 +206,27 @@ mod tests {
         answers.stalled(TIMEOUT).await;
         assert_eq!(began.elapsed().as_secs(), 3 * 59 + 60);
         held.clear();
-        assert!(answers.last_taken.lock().is_empty(), "all was sent");
+        assert!(answers.progress.lock().is_empty(), "all was sent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_pauses_is_not_the_clients_doing() {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
+        let parts = futures::stream::unfold(receiver, async |mut receiver| {
+            let bytes = receiver.recv().await?;
+            Some((Ok::<_, std::convert::Infallible>(bytes), receiver))
+        });
+        let answers = Arc::new(Answers::default());
+        let mut body = answers.watch(Body::from_stream(parts));
+        sender.send(Bytes::from_static(b"one")).expect("open");
+        let part = body.frame().await.expect("a part").expect("no error");
+        assert!(body.frame().now_or_never().is_none(), "nothing to send yet");
+        answers.stalled(TIMEOUT).await;
+        drop(part);
+        let pausing = tokio::time::timeout(10 * TIMEOUT, answers.stalled(TIMEOUT)).await;
+        assert!(pausing.is_err(), "all was taken, and there is nothing more");
+        sender.send(Bytes::from_static(b"two")).expect("open");
+        let _held = body.frame().await.expect("a part").expect("no error");
+        answers.stalled(TIMEOUT).await;
     }
 }

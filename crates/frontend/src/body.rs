@@ -234,6 +234,11 @@ impl AsRef<[u8]> for Guarded {
     }
 }
 
+/// The same bytes; while there are any of them, there is the guard.
+pub(crate) fn guarded(bytes: Bytes, guard: Guard) -> Bytes {
+    Bytes::from_owner(Guarded { bytes, _guard: guard })
+}
+
 impl Frames {
     pub(crate) fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
         Frames { parts: parts.into_iter().filter(|part| !part.is_empty()).collect() }
@@ -243,7 +248,7 @@ impl Frames {
     /// writes it.
     pub(crate) fn guarded(mut self, guard: Option<Guard>) -> Self {
         if let (Some(guard), Some(last)) = (guard, self.parts.back_mut()) {
-            *last = Bytes::from_owner(Guarded { bytes: std::mem::take(last), _guard: guard });
+            *last = guarded(std::mem::take(last), guard);
         }
         self
     }

@@ -8,7 +8,7 @@ use inference::{InferenceService, ModelControl};
 
 use crate::admission::Admission;
 
-/// Limits and names of the HTTP surfaces.
+/// Limits and names of the HTTP surfaces and of gRPC.
 #[derive(Clone, Debug)]
 pub struct FrontendConfig {
     /// The largest request body, in bytes (`--max-request-size`).

@@ -176,7 +176,7 @@ async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static)
 }
 
 /// The name that the client used, or the model's own where it used none.
-fn name(key: &ModelKey, response: &InferResponse) -> String {
+pub(crate) fn name(key: &ModelKey, response: &InferResponse) -> String {
     let name = key.to_string();
     match &response.model {
         Some(model) if name.is_empty() => model.spec.name.to_string(),
@@ -201,7 +201,7 @@ fn raw_input(key: &ModelKey, model: &ModelInfo, body: Bytes) -> Result<NamedTens
     }
 }
 
-fn cache_headers(headers: &mut HeaderMap, outcome: &CacheOutcome) {
+pub(crate) fn cache_headers(headers: &mut HeaderMap, outcome: &CacheOutcome) {
     let mut set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);

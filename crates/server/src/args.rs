@@ -107,12 +107,18 @@ pub(crate) struct CacheArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct NetworkArgs {
-    /// The address to listen on, for every port
+    /// The address to listen on, for every port that has none of its own
     #[arg(long, env = "PANOPLY_HTTP_ADDRESS", value_name = "IP", default_value = "0.0.0.0")]
     pub(crate) http_address: IpAddr,
     /// The port of KServe v2 and of the SageMaker runtime API; 0 picks a free one
     #[arg(long, env = "PANOPLY_HTTP_PORT", value_name = "PORT", default_value = "8000")]
     pub(crate) http_port: u16,
+    /// The port of gRPC; 0 picks a free one
+    #[arg(long, env = "PANOPLY_GRPC_PORT", value_name = "PORT", default_value = "8001")]
+    pub(crate) grpc_port: u16,
+    /// The address of the gRPC port [default: as the other ports]
+    #[arg(long, env = "PANOPLY_GRPC_ADDRESS", value_name = "IP")]
+    pub(crate) grpc_address: Option<IpAddr>,
     /// The port of `/metrics`; 0 picks a free one
     #[arg(long, env = "PANOPLY_METRICS_PORT", value_name = "PORT", default_value = "8002")]
     pub(crate) metrics_port: u16,

@@ -87,6 +87,7 @@ impl StopSignal {
 /// The listening sockets.
 struct Ports {
     http: TcpListener,
+    grpc: TcpListener,
     metrics: TcpListener,
     sagemaker: TcpListener,
 }
@@ -99,12 +100,14 @@ impl Ports {
         let addresses = &settings.addresses;
         let ports = Ports {
             http: bind(addresses.http, "--http-port").await?,
+            grpc: bind(addresses.grpc, "--grpc-port").await?,
             metrics: bind(addresses.metrics, "--metrics-port").await?,
             sagemaker: bind(addresses.sagemaker, "--sagemaker-port").await?,
         };
-        let [http, metrics, sagemaker] =
-            [ports.http.local_addr()?, ports.metrics.local_addr()?, ports.sagemaker.local_addr()?];
-        tracing::info!(%http, %metrics, %sagemaker, "listening");
+        let [http, grpc, metrics, sagemaker] = [&ports.http, &ports.grpc, &ports.metrics, &ports.sagemaker];
+        let [http, grpc] = [http.local_addr()?, grpc.local_addr()?];
+        let [metrics, sagemaker] = [metrics.local_addr()?, sagemaker.local_addr()?];
+        tracing::info!(%http, %grpc, %metrics, %sagemaker, "listening");
         Ok(ports)
     }
 
@@ -121,6 +124,7 @@ impl Ports {
         let connections = wiring::serve_config(settings);
         let routers = [
             (self.http, frontend::http_router(services.clone(), config.clone())),
+            (self.grpc, frontend::grpc_router(services.clone(), config.clone(), closing(settings, drain))),
             (self.sagemaker, frontend::sagemaker_router(services, config)),
             (self.metrics, frontend::metrics_router(Arc::new(move || metrics.render()))),
         ];
@@ -130,4 +134,16 @@ impl Ports {
         }
         servers
     }
+}
+
+/// Cancelled when the time is over in which new requests are still taken after `drain`.
+fn closing(settings: &Settings, drain: &CancellationToken) -> CancellationToken {
+    let closing = CancellationToken::new();
+    let (drain, delay, cancel) = (drain.clone(), settings.drain_delay, closing.clone());
+    tokio::spawn(async move {
+        drain.cancelled().await;
+        tokio::time::sleep(delay).await;
+        cancel.cancel();
+    });
+    closing
 }

@@ -22,6 +22,7 @@ pub(crate) enum StoreSettings {
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) sagemaker: SocketAddr,
 }
@@ -243,14 +244,17 @@ impl Check {
     }
 
     fn addresses(&mut self, network: &NetworkArgs) -> Addresses {
-        let ports = [network.http_port, network.metrics_port, network.sagemaker_port];
+        let ports = [network.http_port, network.grpc_port, network.metrics_port, network.sagemaker_port];
         let twice = |(index, port): (usize, &u16)| *port != 0 && ports[..index].contains(port);
         if ports.iter().enumerate().any(twice) {
-            self.problem(format!("--http-port, --metrics-port and --sagemaker-port must differ; they are {ports:?}"));
+            self.problem(format!(
+                "--http-port, --grpc-port, --metrics-port and --sagemaker-port must differ; they are {ports:?}"
+            ));
         }
         let address: IpAddr = network.http_address;
-        let [http, metrics, sagemaker] = ports.map(|port| SocketAddr::new(address, port));
-        Addresses { http, metrics, sagemaker }
+        let [http, mut grpc, metrics, sagemaker] = ports.map(|port| SocketAddr::new(address, port));
+        grpc.set_ip(network.grpc_address.unwrap_or(address));
+        Addresses { http, grpc, metrics, sagemaker }
     }
 }
 

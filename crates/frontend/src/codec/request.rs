@@ -173,7 +173,7 @@ pub(super) fn count(cursor: &mut Cursor<'_>, name: &str) -> Result<u64> {
 }
 
 /// Silence about a tensor that lies elsewhere would answer wrongly.
-pub(super) fn refuse_shared_memory(parameter: &str) -> Result<()> {
+pub(crate) fn refuse_shared_memory(parameter: &str) -> Result<()> {
     if parameter.starts_with("shared_memory") {
         return Err(Error::unsupported(format!(
             "parameter '{parameter}': shared memory is not supported; send the tensor in the request"

@@ -88,7 +88,8 @@ pub(crate) fn encode(response: &InferResponse, answer: &Answer<'_>) -> Result<En
     Ok(Encoded { json_length, parts })
 }
 
-fn classes_of(response: &InferResponse, name: &str, tensor: &Tensor, classes: usize) -> Result<Tensor> {
+/// The best classes of an output, with the model's labels.
+pub(crate) fn classes_of(response: &InferResponse, name: &str, tensor: &Tensor, classes: usize) -> Result<Tensor> {
     let labels = response.model.as_ref().and_then(|model| model.labels.get(name)).map_or(&[][..], Vec::as_slice);
     let batches = response.model.as_ref().is_some_and(|model| model.spec.batches());
     classify(tensor, batches, classes, labels).map_err(|error| error.context(format!("output '{name}'")))
@@ -126,7 +127,8 @@ fn write_output(json: &mut Json, name: &str, tensor: &Tensor, binary: bool) -> R
     Ok(())
 }
 
-fn too_large(max_size: u64) -> Error {
+/// The error of a response that is over its bound.
+pub(crate) fn too_large(max_size: u64) -> Error {
     Error::invalid_argument(format!(
         "the response is larger than the {max_size} bytes that --max-response-size allows; ask for fewer outputs, a smaller \
          batch or binary data, or raise it"
