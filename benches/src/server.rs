@@ -65,7 +65,7 @@ impl Server {
         }
         command.env("AWS_EC2_METADATA_DISABLED", "true");
         command.args(["serve", "--http-address", "127.0.0.1", "--log-format", "json"]);
-        command.args(["--http-port", "0", "--metrics-port", "0", "--sagemaker-port", "0"]);
+        command.args(["--http-port", "0", "--metrics-port", "0", "--sagemaker-port", "0", "--grpc-port", "0"]);
         command.arg("--disk-cache").arg(disk_cache).arg("--ort-library").arg(machine::library().as_ref());
         store.apply(&mut command);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot start panoply")?;
