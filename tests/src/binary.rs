@@ -1,8 +1,12 @@
 //! Where the binary under test is. It is built here: cargo hands a test only the binaries of its own package.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+/// Beginnings of the variables that describe the package that a test belongs to.
+const TOLD_BY_CARGO: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 static PANOPLY: OnceLock<Option<PathBuf>> = OnceLock::new();
 
@@ -27,7 +31,14 @@ fn build() -> Option<PathBuf> {
     let (target, profile) = target();
     // The profile `dev` is the one whose folder has another name.
     let profile_name = if profile == "debug" { "dev" } else { &profile };
-    let built = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    // Cargo tells a test about its package; build scripts that watch these variables would see a change each time.
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    let told = |name: &OsStr| name.to_str().is_some_and(|name| TOLD_BY_CARGO.iter().any(|told| name.starts_with(told)));
+    for name in inherited.filter(|name| told(name)) {
+        cargo.env_remove(name);
+    }
+    let built = cargo
         // With the features of `cargo test --workspace`, those that only tests ask for included: else all that depends on
         // tokio would be compiled twice.
         .args(["build", "--quiet", "--workspace", "--bin", "panoply", "--test", "e2e", "--profile", profile_name])

@@ -38,6 +38,7 @@ impl Launch {
         launch
             .option("--http-address", "127.0.0.1")
             .option("--http-port", "0")
+            .option("--grpc-port", "0")
             .option("--metrics-port", "0")
             .option("--sagemaker-port", "0")
             .option("--log-format", "json")

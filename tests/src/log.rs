@@ -15,6 +15,7 @@ pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) sagemaker: SocketAddr,
 }
@@ -42,7 +43,12 @@ impl Log {
             let fields = &line["fields"];
             let address = |name: &str| fields[name].as_str()?.parse().ok();
             (fields["message"] == "listening").then_some(())?;
-            Some(Addresses { http: address("http")?, metrics: address("metrics")?, sagemaker: address("sagemaker")? })
+            Some(Addresses {
+                http: address("http")?,
+                grpc: address("grpc")?,
+                metrics: address("metrics")?,
+                sagemaker: address("sagemaker")?,
+            })
         })
     }
 

@@ -66,6 +66,11 @@ impl Server {
         self.addresses.http.to_string()
     }
 
+    /// `host:port` of the gRPC port.
+    pub fn grpc_address(&self) -> String {
+        self.addresses.grpc.to_string()
+    }
+
     /// `GET` on the HTTP port.
     pub async fn get(&self, path: &str) -> crate::Answer {
         self.http.get(&self.url(path)).await

@@ -1,4 +1,5 @@
-//! The clients that users have, unmodified: boto3's `sagemaker-runtime` and `tritonclient.http`.
+//! The clients that users have, unmodified: boto3's `sagemaker-runtime`, `tritonclient.http` and
+//! `tritonclient.grpc`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,20 +23,25 @@ async fn serve() -> (FolderStore, Server) {
     (store, server)
 }
 
-async fn run(script: &str) {
+async fn run(script: &str, address: fn(&Server) -> String) {
     let (_store, server) = serve().await;
     let artifacts = test_util::artifacts();
-    let output = python(script, &[&server.address(), &artifacts.display().to_string()]).await;
+    let output = python(script, &[&address(&server), &artifacts.display().to_string()]).await;
     assert_eq!(output.trim_end().lines().last(), Some("all right"), "{output}");
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_gets_right_answers_and_right_exceptions() {
-    run("boto3_client.py").await;
+    run("boto3_client.py", Server::address).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tritonclient_gets_right_answers_and_right_exceptions() {
-    run("triton_client.py").await;
+    run("triton_client.py", Server::address).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tritonclient_gets_the_same_over_grpc() {
+    run("triton_grpc_client.py", Server::grpc_address).await;
 }

@@ -9,6 +9,7 @@ mod crash;
 mod dialects;
 mod disk;
 mod ensembles;
+mod grpc;
 mod invocations;
 mod kserve;
 mod layouts;

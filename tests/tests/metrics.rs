@@ -18,7 +18,7 @@ const TRITON: [&str; 9] = [
 ];
 
 /// Families of the cache and the front end, by type.
-const PANOPLY: [(&str, &str); 18] = [
+const PANOPLY: [(&str, &str); 19] = [
     ("panoply_downloads_total", "counter"),
     ("panoply_download_bytes_total", "counter"),
     ("panoply_download_duration_seconds", "histogram"),
@@ -32,6 +32,7 @@ const PANOPLY: [(&str, &str); 18] = [
     ("panoply_evictions_total", "counter"),
     ("panoply_cache_requests_total", "counter"),
     ("panoply_resident_archives", "gauge"),
+    ("panoply_resident_models", "gauge"),
     ("panoply_resident_bytes", "gauge"),
     ("panoply_disk_cache_bytes", "gauge"),
     ("panoply_queue_duration_seconds", "histogram"),
@@ -48,7 +49,7 @@ fn check_families(metrics: &Metrics) {
         assert_eq!(metrics.kind(name), Some(kind), "{name}");
     }
     for name in metrics.names().filter(|name| name.starts_with("panoply_")) {
-        let units = ["_total", "_bytes", "_seconds", "_archives", "_in_flight", "_requests"];
+        let units = ["_total", "_bytes", "_seconds", "_archives", "_models", "_in_flight", "_requests"];
         assert!(units.iter().any(|unit| name.ends_with(unit)), "{name} has no unit");
     }
 }

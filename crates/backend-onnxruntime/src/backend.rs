@@ -7,16 +7,16 @@ use inference::{
     Backend, Device, Error, InstanceKind, LoadedModel, MemoryUsage, ModelArtifact, ModelInstance, ModelSpec, Placement,
     Result,
 };
-use ort::environment::Environment;
 use ort::session::Session;
 
+use crate::environment::Runtime;
 use crate::instance::SessionInstance;
 use crate::session::{LoadedSession, Purpose, open};
 use crate::{OnnxRuntimeConfig, complete, environment, memory, metrics, port, providers};
 
 /// Runs ONNX models.
 pub struct OnnxRuntimeBackend {
-    environment: Environment,
+    runtime: Runtime,
     require_gpu: bool,
     gpus: Vec<u32>,
 }
@@ -35,15 +35,15 @@ impl OnnxRuntimeBackend {
     /// Unavailable when the library cannot be opened or is older than 1.24, saying what to install and set; AlreadyExists
     /// when the process runs another library already.
     pub fn start(config: OnnxRuntimeConfig) -> Result<Arc<Self>> {
-        let environment = environment::start(&config)?;
-        Ok(Arc::new(OnnxRuntimeBackend { environment, require_gpu: config.require_gpu, gpus: config.gpus }))
+        let runtime = environment::start(&config)?;
+        Ok(Arc::new(OnnxRuntimeBackend { runtime, require_gpu: config.require_gpu, gpus: config.gpus }))
     }
 
     fn open_on_gpu(&self, spec: &ModelSpec, file: &Path, ordinal: u32) -> Result<Session> {
         if !self.gpus.contains(&ordinal) {
             return Err(Error::unavailable(format!("model '{}': there is no GPU {ordinal}", spec.name)));
         }
-        open(&self.environment, spec, file, &providers::gpu(spec, ordinal), Purpose::Run)
+        open(&self.runtime.environment, spec, file, &providers::gpu(spec, ordinal), Purpose::Run)
     }
 
     /// What becomes of a model that is meant for a GPU and cannot have it.
@@ -71,7 +71,9 @@ impl Backend for OnnxRuntimeBackend {
             return Ok(ModelSpec::clone(&model.spec));
         }
         let file = model_file(model)?;
-        let session = open(&self.environment, &model.spec, &file, &providers::host(&model.spec), Purpose::Inspect)?;
+        let providers = providers::host(&model.spec);
+        let _entered = self.runtime.arena.enter();
+        let session = open(&self.runtime.environment, &model.spec, &file, &providers, Purpose::Inspect)?;
         complete::complete(&model.spec, &port::signature(&session))
     }
 
@@ -133,15 +135,24 @@ impl Loading<'_> {
             return Ok(session.clone());
         }
         let providers = providers::host(self.spec);
-        let session = open(&self.backend.environment, self.spec, &self.file, &providers, Purpose::Run)?;
-        let session = self.finish(session, Device::Host)?;
+        let Runtime { environment, arena } = &self.backend.runtime;
+        let entered = arena.enter();
+        let before = arena.in_use();
+        let session = open(environment, self.spec, &self.file, &providers, Purpose::Run)?;
+        let added = arena.in_use().saturating_sub(before);
+        let bytes = memory::of_session(entered.was_alone().then_some(added), self.file_bytes);
+        drop(entered);
+        let session = self.finish(session, Device::Host, bytes)?;
         self.parts.host = Some(session.clone());
         Ok(session)
     }
 
     fn on_gpu(&mut self, ordinal: u32) -> Result<Arc<LoadedSession>> {
         match self.backend.open_on_gpu(self.spec, &self.file, ordinal) {
-            Ok(session) => self.finish(session, Device::Gpu(ordinal)),
+            Ok(session) => {
+                let bytes = memory::of_session(memory::on_gpu(&session, ordinal), self.file_bytes);
+                self.finish(session, Device::Gpu(ordinal), bytes)
+            }
             Err(error) => {
                 self.fall_back(error.message())?;
                 self.on_host()
@@ -158,9 +169,9 @@ impl Loading<'_> {
     }
 
     /// Checks a new session against the configuration and counts its memory.
-    fn finish(&mut self, session: Session, device: Device) -> Result<Arc<LoadedSession>> {
-        let session = LoadedSession::new(session, self.spec)?;
-        self.parts.memory.add(device, memory::of_session(session.session(), device, self.file_bytes));
+    fn finish(&mut self, session: Session, device: Device, bytes: u64) -> Result<Arc<LoadedSession>> {
+        let session = LoadedSession::new(session, self.backend.runtime.arena.clone(), self.spec)?;
+        self.parts.memory.add(device, bytes);
         Ok(Arc::new(session))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use inference::{Error, Result};
@@ -10,21 +11,29 @@ use ort::logging::LogLevel;
 use parking_lot::Mutex;
 
 use crate::OnnxRuntimeConfig;
+use crate::arena::{self, Arena};
 
 /// What runs in this process. ONNX Runtime allows no second environment, not even after the first is gone, so this one
 /// stays until the process ends and every later start shares it.
-static STARTED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+static STARTED: Mutex<Option<(PathBuf, Runtime)>> = Mutex::new(None);
 
-/// The process's environment, made by the first call; later calls share it, thread pool included.
+/// What a process has one of.
+#[derive(Clone)]
+pub(crate) struct Runtime {
+    pub(crate) environment: Environment,
+    pub(crate) arena: Arc<Arena>,
+}
+
+/// The process's environment, made by the first call; later calls share it, thread pool and arena included.
 ///
 /// # Errors
 /// Unavailable when the library cannot be opened or is too old; AlreadyExists when the process runs another library.
-pub(crate) fn start(config: &OnnxRuntimeConfig) -> Result<Environment> {
+pub(crate) fn start(config: &OnnxRuntimeConfig) -> Result<Runtime> {
     let library = resolve(&config.library)?;
     let mut started = STARTED.lock();
-    if let Some((running, environment)) = &*started {
+    if let Some((running, runtime)) = &*started {
         if *running == library {
-            return Ok(environment.clone());
+            return Ok(runtime.clone());
         }
         return Err(Error::new(
             inference::ErrorKind::AlreadyExists,
@@ -36,8 +45,10 @@ pub(crate) fn start(config: &OnnxRuntimeConfig) -> Result<Environment> {
         ));
     }
     let environment = make(&library, config.intra_op_threads)?;
-    *started = Some((library, environment.clone()));
-    Ok(environment)
+    arena::register(&environment)?;
+    let runtime = Runtime { arena: Arena::new(&environment)?, environment };
+    *started = Some((library, runtime.clone()));
+    Ok(runtime)
 }
 
 /// The library's full path. A bare file name is left to the system's loader.

@@ -2,10 +2,11 @@
 //!
 //! One environment and one thread pool serve the whole process, whatever the number of models. The instances of a model
 //! on the host share one session (its `Run` is thread-safe there), so `instance_group.count` bounds concurrency and costs
-//! no memory; each instance on a GPU has a session of its own. A batch of several requests is run request by request.
+//! no memory; each instance on a GPU has a session of its own. All sessions share one memory arena on the host. A batch of several requests is run request by request.
 //!
-//! Unsafe code is confined to `value.rs`, `run.rs`, `port.rs` and `memory.rs`.
+//! Unsafe code is confined to `arena.rs`, `value.rs`, `run.rs`, `port.rs` and `memory.rs`.
 
+mod arena;
 mod backend;
 mod complete;
 mod config;

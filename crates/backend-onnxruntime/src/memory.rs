@@ -28,10 +28,11 @@ pub(crate) fn estimate(file_bytes: u64, placement: &Placement) -> MemoryUsage {
     usage
 }
 
-/// What one loaded session takes on its device: the size of its files or what its allocator has handed out, whichever is
-/// more (the allocator does not see all repacked weights; a file may hold weights that optimisation dropped).
-pub(crate) fn of_session(session: &Session, device: Device, file_bytes: u64) -> u64 {
-    allocated(session, device).unwrap_or(0).max(file_bytes) + SESSION_BYTES
+/// What one loaded session takes on its device: the size of its files or what allocators have handed out for it, whichever
+/// is more (allocators do not see all repacked weights; a file may hold weights that optimisation dropped). What they handed
+/// out is not known on the host when other models ran or were loaded at the same time: they share the arena.
+pub(crate) fn of_session(allocated: Option<u64>, file_bytes: u64) -> u64 {
+    allocated.unwrap_or(0).max(file_bytes) + SESSION_BYTES
 }
 
 /// Bytes of a model's file and of its neighbours, where ONNX keeps external weights.
@@ -42,13 +43,34 @@ pub(crate) fn file_bytes(model_file: &Path) -> u64 {
     sum.max(length(model_file))
 }
 
-/// Bytes in use of a session's arena; `None` where it has none.
-fn allocated(session: &Session, device: Device) -> Option<u64> {
-    let (kind, ordinal) = match device {
-        Device::Host => (AllocationDevice::CPU, 0),
-        Device::Gpu(ordinal) => (AllocationDevice::CUDA, i32::try_from(ordinal).ok()?),
-    };
-    let info = MemoryInfo::new(kind, ordinal, AllocatorType::Device, MemoryType::Default).ok()?;
+/// What an arena says of itself, in bytes.
+pub(crate) struct ArenaUse {
+    /// Handed out.
+    pub(crate) in_use: u64,
+    /// Taken from the system.
+    total: u64,
+}
+
+impl ArenaUse {
+    /// Taken from the system and not handed out.
+    pub(crate) fn unused(&self) -> u64 {
+        self.total.saturating_sub(self.in_use)
+    }
+}
+
+/// The arena on the host of a session.
+pub(crate) fn of_arena(session: &Session) -> Option<ArenaUse> {
+    statistics(session, AllocationDevice::CPU, 0)
+}
+
+/// Bytes that a session has been given on its GPU.
+pub(crate) fn on_gpu(session: &Session, ordinal: u32) -> Option<u64> {
+    statistics(session, AllocationDevice::CUDA, i32::try_from(ordinal).ok()?).map(|arena| arena.in_use)
+}
+
+/// What the arena that a session uses says; `None` where it has none.
+fn statistics(session: &Session, device: AllocationDevice, ordinal: i32) -> Option<ArenaUse> {
+    let info = MemoryInfo::new(device, ordinal, AllocatorType::Device, MemoryType::Default).ok()?;
     let allocator = Allocator::new(session, info).ok()?;
     let api = ort::api();
     let mut stats: *mut sys::OrtKeyValuePairs = ptr::null_mut();
@@ -56,10 +78,13 @@ fn allocated(session: &Session, device: Device) -> Option<u64> {
     // is a NUL-terminated string that lives as long as they do.
     unsafe {
         ort::Error::result_from_status((api.AllocatorGetStats)(allocator.ptr(), &mut stats)).ok()?;
-        let value = (api.GetKeyValue)(stats, c"InUse".as_ptr());
-        let bytes = if value.is_null() { None } else { CStr::from_ptr(value).to_str().ok()?.parse().ok() };
+        let number = |key: &CStr| {
+            let value = (api.GetKeyValue)(stats, key.as_ptr());
+            if value.is_null() { None } else { CStr::from_ptr(value).to_str().ok()?.parse().ok() }
+        };
+        let numbers = (number(c"InUse"), number(c"TotalAllocated"));
         (api.ReleaseKeyValuePairs)(stats);
-        bytes
+        Some(ArenaUse { in_use: numbers.0?, total: numbers.1? })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::path::Path;
+use std::sync::Arc;
 
 use inference::{Error, ErrorKind, ModelName, ModelSpec, Result, TensorName};
 use ort::environment::Environment;
@@ -11,6 +12,7 @@ use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
 
+use crate::arena::Arena;
 use crate::metrics::CopyCounters;
 use crate::{port, verify};
 
@@ -45,6 +47,7 @@ pub(crate) fn open(
             .with_optimization_level(level)?
             .with_prepacking(optimise)?
             .with_memory_pattern(pattern)?
+            .with_env_allocators()?
             .with_log_id(&*spec.name)?
             .commit_from_file(file)
     };
@@ -67,6 +70,7 @@ pub(crate) fn open(
 /// A session together with the names that the configuration declares; shared by the instances that run it.
 pub(crate) struct LoadedSession {
     session: Session,
+    arena: Arc<Arena>,
     model: ModelName,
     inputs: Vec<InputSlot>,
     outputs: Vec<OutputSlot>,
@@ -93,7 +97,7 @@ impl LoadedSession {
     ///
     /// # Errors
     /// As [`verify::verify`]; Internal when ONNX Runtime fails.
-    pub(crate) fn new(session: Session, spec: &ModelSpec) -> Result<Self> {
+    pub(crate) fn new(session: Session, arena: Arc<Arena>, spec: &ModelSpec) -> Result<Self> {
         let signature = port::signature(&session);
         verify::verify(spec, &signature)?;
         let required = |name: &str| signature.inputs.iter().any(|port| port.name == name);
@@ -113,12 +117,17 @@ impl LoadedSession {
             model: spec.name.clone(),
             copies: CopyCounters::new(),
             host_memory,
+            arena,
             session,
         })
     }
 
     pub(crate) fn session(&self) -> &Session {
         &self.session
+    }
+
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     pub(crate) fn model(&self) -> &str {

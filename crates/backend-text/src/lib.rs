@@ -7,3 +7,8 @@ mod tokenizer;
 
 pub use pooling::PoolingBackend;
 pub use tokenizer::TokenizerBackend;
+
+/// Bytes of all inputs of a batch.
+fn input_bytes(batch: &inference::Batch) -> usize {
+    batch.requests.iter().flat_map(|request| &request.inputs).map(|input| input.tensor.data().len()).sum()
+}

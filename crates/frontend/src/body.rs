@@ -1,8 +1,10 @@
 //! Bodies: a request's, gathered into one [`Bytes`] within its bounds; a response's, sent frame by frame without a copy.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use inference::{Error, ErrorKind};
 
+use crate::admission::{Admission, BodyShare};
 use crate::status::{Failure, Refusal};
 use crate::telemetry::count_copy;
 
@@ -25,69 +28,129 @@ const ALIGNMENT: usize = 64;
 
 /// Bounds on reading a body.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct Bounds<'a> {
     /// Bytes.
     pub(crate) size: u64,
     /// Until the next part arrives.
     pub(crate) timeout: Duration,
+    /// What all bodies together may hold.
+    pub(crate) admission: &'a Admission,
 }
 
-/// Reads a whole body. One part is passed on as it is; several are copied together once, so that the byte at `tensors_at`
-/// (where binary tensors begin, if there are any) is aligned.
+/// A body that was read, and its share of what all bodies may hold.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) bytes: Bytes,
+    pub(crate) share: BodyShare,
+}
+
+/// Reads a whole body. One part is passed on as it is; several are copied together, so that the byte at `tensors_at` (where
+/// binary tensors begin, if there are any) is aligned.
 pub(crate) async fn read(
     headers: &HeaderMap,
     mut body: Body,
-    bounds: Bounds,
+    bounds: Bounds<'_>,
     tensors_at: Option<usize>,
-) -> Result<Bytes, Failure> {
+) -> Result<Whole, Failure> {
     check_encoding(headers)?;
     let declared = declared_length(headers);
+    let mut share = bounds.admission.body();
     let outcome = match check_size(declared.unwrap_or(0), bounds) {
-        Ok(()) => gather(&mut body, declared, bounds, tensors_at).await,
+        Ok(()) => gather(&mut body, declared, bounds, &mut share, tensors_at).await,
         Err(refusal) => Err(refusal),
     };
-    // A client that waits for "100 Continue" has not sent anything, and should not be told to.
-    let waits = headers.contains_key(header::EXPECT);
-    if matches!(&outcome, Err(Failure::Refused(Refusal::BodyTooLarge, _))) && !waits {
-        discard(&mut body, bounds).await;
+    let refused = match &outcome {
+        Err(Failure::Refused(refusal, _)) => *refusal == Refusal::BodyTooLarge,
+        Err(Failure::Error(error)) => error.kind() == ErrorKind::Overloaded,
+        Ok(_) => false,
+    };
+    if refused {
+        discard(headers, &mut body, bounds).await;
     }
-    outcome
+    outcome.map(|bytes| Whole { bytes, share })
 }
 
 async fn gather(
     body: &mut Body,
     declared: Option<u64>,
-    bounds: Bounds,
+    bounds: Bounds<'_>,
+    share: &mut BodyShare,
     tensors_at: Option<usize>,
 ) -> Result<Bytes, Failure> {
     let Some(first) = next_part(body, bounds).await? else { return Ok(Bytes::new()) };
     check_size(first.len() as u64, bounds)?;
+    share.add(first.len())?;
     let Some(second) = next_part(body, bounds).await? else { return Ok(first) };
 
-    let expected = declared.unwrap_or(0).min(MAX_RESERVE) as usize;
-    let mut gathered = BytesMut::with_capacity(expected.max(first.len() + second.len()) + ALIGNMENT);
-    let tensors = gathered.as_ptr().addr().wrapping_add(tensors_at.unwrap_or(0));
-    let padding = tensors.wrapping_neg() % ALIGNMENT;
-    gathered.put_bytes(0, padding);
-    gathered.put(first);
+    let mut gathered = Gathered::new(declared, first.len() + second.len(), tensors_at);
+    gathered.add(first);
     let mut part = Some(second);
     while let Some(bytes) = part {
-        check_size((gathered.len() - padding + bytes.len()) as u64, bounds)?;
-        gathered.put(bytes);
+        check_size((gathered.len() + bytes.len()) as u64, bounds)?;
+        share.add(bytes.len())?;
+        gathered.add(bytes);
         part = next_part(body, bounds).await?;
     }
-    let whole = gathered.freeze().slice(padding..);
-    if let Some(tensors_at) = tensors_at {
-        count_copy("body_chunks", whole.len().saturating_sub(tensors_at));
+    gathered.count_copy("body_chunks");
+    Ok(gathered.buffer.freeze().slice(gathered.padding..))
+}
+
+/// Parts copied together behind some padding, which aligns the byte at `tensors_at`.
+struct Gathered {
+    buffer: BytesMut,
+    padding: usize,
+    declared: usize,
+    tensors_at: Option<usize>,
+}
+
+impl Gathered {
+    fn new(declared: Option<u64>, least: usize, tensors_at: Option<usize>) -> Self {
+        let reserved = declared.unwrap_or(0).min(MAX_RESERVE) as usize;
+        let declared = declared.and_then(|declared| usize::try_from(declared).ok()).unwrap_or(0);
+        let (buffer, padding) = Self::aligned(reserved.max(least), tensors_at);
+        Gathered { buffer, padding, declared, tensors_at }
     }
-    Ok(whole)
+
+    fn aligned(capacity: usize, tensors_at: Option<usize>) -> (BytesMut, usize) {
+        let mut buffer = BytesMut::with_capacity(capacity + ALIGNMENT);
+        let padding = buffer.as_ptr().addr().wrapping_add(tensors_at.unwrap_or(0)).wrapping_neg() % ALIGNMENT;
+        buffer.put_bytes(0, padding);
+        (buffer, padding)
+    }
+
+    fn len(&self) -> usize {
+        self.buffer.len() - self.padding
+    }
+
+    fn add(&mut self, part: Bytes) {
+        if self.buffer.capacity() - self.buffer.len() < part.len() {
+            self.grow(self.len() + part.len());
+        }
+        self.buffer.put(part);
+    }
+
+    /// Moves to a larger buffer: what the head promised, now that much of it has come; without a promise twice as large.
+    fn grow(&mut self, needed: usize) {
+        self.count_copy("body_growth");
+        let (mut buffer, padding) = Self::aligned(needed.max(self.declared).max(2 * self.len()), self.tensors_at);
+        buffer.put_slice(&self.buffer[self.padding..]);
+        (self.buffer, self.padding) = (buffer, padding);
+    }
+
+    /// Counts a copy of the bytes so far, as far as they are tensors'.
+    fn count_copy(&self, reason: &'static str) {
+        let tensors = self.tensors_at.map_or(0, |tensors_at| self.len().saturating_sub(tensors_at));
+        if tensors > 0 {
+            count_copy(reason, tensors);
+        }
+    }
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn check_size(size: u64, bounds: Bounds) -> Result<(), Failure> {
+fn check_size(size: u64, bounds: Bounds<'_>) -> Result<(), Failure> {
     if size <= bounds.size {
         return Ok(());
     }
@@ -99,7 +162,11 @@ fn check_size(size: u64, bounds: Bounds) -> Result<(), Failure> {
 }
 
 /// Reads on for a moment, because a client that is still sending would not see the answer to a body that is cut off.
-async fn discard(body: &mut Body, bounds: Bounds) {
+pub(crate) async fn discard(headers: &HeaderMap, body: &mut Body, bounds: Bounds<'_>) {
+    // A client that waits for "100 Continue" has not sent anything, and should not be told to.
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
     let read = async {
         let mut left = bounds.size;
         while let Ok(Some(part)) = next_part(body, bounds).await {
@@ -122,7 +189,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::Refused(Refusal::Encoding, message))
 }
 
-async fn next_part(body: &mut Body, bounds: Bounds) -> Result<Option<Bytes>, Failure> {
+async fn next_part(body: &mut Body, bounds: Bounds<'_>) -> Result<Option<Bytes>, Failure> {
     loop {
         let frame = tokio::time::timeout(bounds.timeout, body.frame()).await.map_err(|_| {
             let seconds = bounds.timeout.as_secs_f64();
@@ -152,9 +219,38 @@ pub(crate) struct Frames {
     parts: VecDeque<Bytes>,
 }
 
+/// What must live until an answer has been written.
+pub(crate) type Guard = Arc<dyn Any + Send + Sync>;
+
+/// Bytes that keep a guard alive.
+struct Guarded {
+    bytes: Bytes,
+    _guard: Guard,
+}
+
+impl AsRef<[u8]> for Guarded {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The same bytes; while there are any of them, there is the guard.
+pub(crate) fn guarded(bytes: Bytes, guard: Guard) -> Bytes {
+    Bytes::from_owner(Guarded { bytes, _guard: guard })
+}
+
 impl Frames {
     pub(crate) fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
         Frames { parts: parts.into_iter().filter(|part| !part.is_empty()).collect() }
+    }
+
+    /// Keeps `guard` until the last part was written. The body itself is gone earlier: hyper takes all of it, and then
+    /// writes it.
+    pub(crate) fn guarded(mut self, guard: Option<Guard>) -> Self {
+        if let (Some(guard), Some(last)) = (guard, self.parts.back_mut()) {
+            *last = guarded(std::mem::take(last), guard);
+        }
+        self
     }
 
     fn remaining(&self) -> u64 {
@@ -185,11 +281,60 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { size: 10, timeout: Duration::from_secs(5) };
+    fn bounds(admission: &Admission) -> Bounds<'_> {
+        Bounds { size: 10, timeout: Duration::from_secs(5), admission }
+    }
+
+    fn body_of(parts: &[&'static str]) -> Body {
+        let parts: Vec<_> = parts.iter().map(|part| Ok::<_, Infallible>(Bytes::from_static(part.as_bytes()))).collect();
+        Body::from_stream(stream::iter(parts))
+    }
 
     async fn read_parts(parts: &[&'static str], align_at: usize) -> Result<Bytes, Failure> {
-        let parts: Vec<_> = parts.iter().map(|part| Ok::<_, Infallible>(Bytes::from_static(part.as_bytes()))).collect();
-        read(&HeaderMap::new(), Body::from_stream(stream::iter(parts)), BOUNDS, Some(align_at)).await
+        let admission = Admission::default();
+        let whole = read(&HeaderMap::new(), body_of(parts), bounds(&admission), Some(align_at)).await?;
+        Ok(whole.bytes)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_outgrows_its_buffer_stays_aligned_and_whole() {
+        let part: Vec<u8> = (0..100).collect();
+        let parts: Vec<_> = std::iter::repeat_n(Bytes::from(part.clone()), 50).map(Ok::<_, Infallible>).collect();
+        let admission = Admission::default();
+        let bounds = Bounds { size: 5000, ..bounds(&admission) };
+        let body = Body::from_stream(stream::iter(parts));
+        let whole = read(&HeaderMap::new(), body, bounds, Some(7)).await.expect("fits");
+        assert_eq!(whole.bytes, part.repeat(50));
+        assert_eq!(whole.bytes[7..].as_ptr().addr() % ALIGNMENT, 0);
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_are_bounded() {
+        let admission = Admission::new(9, 12);
+        let headers = HeaderMap::new();
+        let first = read(&headers, body_of(&["0123", "4567"]), bounds(&admission), None).await.expect("8 of 12");
+        for parts in [&["01234"][..], &["01", "23", "4"]] {
+            let failure = read(&headers, body_of(parts), bounds(&admission), None).await.expect_err("13 of 12");
+            assert_eq!((failure.status(false).http, failure.status(false).label), (503, "overloaded"));
+            assert!(failure.message().contains("12 bytes that --max-buffered-bytes allows"), "{failure:?}");
+        }
+        drop(first);
+        read(&headers, body_of(&["01", "23", "4"]), bounds(&admission), None).await.expect("5 of 12");
+    }
+
+    #[tokio::test]
+    async fn a_guard_lives_until_the_last_part_is_gone() {
+        let guard: Guard = Arc::new(());
+        let parts = ["head", "tensor", ""].map(|part| Bytes::from_static(part.as_bytes()));
+        let mut frames = Frames::new(parts).guarded(Some(guard.clone()));
+        assert_eq!(http_body::Body::size_hint(&frames).exact(), Some(10));
+        let head = frames.frame().await.expect("a frame");
+        let last = frames.frame().await.expect("a frame").expect("infallible").into_data().expect("data");
+        assert_eq!(last, "tensor");
+        drop((frames, head));
+        assert_eq!(Arc::strong_count(&guard), 2, "handed over is not written");
+        drop(last);
+        assert_eq!(Arc::strong_count(&guard), 1);
     }
 
     #[tokio::test]
@@ -211,14 +356,16 @@ mod tests {
         assert_eq!(failure.status(false).http, 413);
         assert!(failure.message().contains("10 bytes that --max-request-size allows"), "{failure:?}");
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, http::HeaderValue::from_static("11"))]);
-        let failure = read(&headers, Body::empty(), BOUNDS, None).await.expect_err("11 bytes");
+        let admission = Admission::default();
+        let failure = read(&headers, Body::empty(), bounds(&admission), None).await.expect_err("11 bytes");
         assert_eq!(failure.status(false).http, 413);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stalls_is_given_up() {
         let stalled = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-        let failure = read(&HeaderMap::new(), stalled, BOUNDS, None).await.expect_err("stalled");
+        let admission = Admission::default();
+        let failure = read(&HeaderMap::new(), stalled, bounds(&admission), None).await.expect_err("stalled");
         assert_eq!(failure.status(false).http, 408);
     }
 }

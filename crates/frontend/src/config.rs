@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use inference::{InferenceService, ModelControl};
 
-/// Limits and names of the HTTP surfaces.
+use crate::admission::Admission;
+
+/// Limits and names of the HTTP surfaces and of gRPC.
 #[derive(Clone, Debug)]
 pub struct FrontendConfig {
     /// The largest request body, in bytes (`--max-request-size`).
@@ -15,9 +17,9 @@ pub struct FrontendConfig {
     pub max_response_size: u64,
     /// How deep a request's JSON may nest, its outermost object included; at most [`FrontendConfig::MAX_JSON_DEPTH`].
     pub max_json_depth: usize,
-    /// How long the next part of a request's body may take to arrive.
+    /// How long the next part of a request's body may take to arrive (`--body-timeout`).
     pub body_timeout: Duration,
-    /// How long an invocation of the SageMaker runtime API may take, a load included.
+    /// How long an invocation of the SageMaker runtime API may take, a load included (`--invocation-timeout`).
     pub invocation_timeout: Duration,
     /// `name` of `GET /v2`.
     pub server_name: String,
@@ -55,11 +57,13 @@ impl Default for FrontendConfig {
     }
 }
 
-/// What answers the requests.
+/// What lets requests in and answers them; shared by all routers.
 #[derive(Clone)]
 pub struct Services {
     /// Runs inferences.
     pub inference: Arc<dyn InferenceService>,
     /// Knows the models.
     pub control: Arc<dyn ModelControl>,
+    /// Bounds what is worked on at once.
+    pub admission: Admission,
 }

@@ -7,17 +7,15 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use inference::{
-    CacheOutcome, Cancellation, Description, Error, ErrorKind, InferRequest, InferResponse, LoadTiming, ModelInfo,
+    CacheOutcome, DataType, Description, Error, ErrorKind, InferRequest, InferResponse, LoadTiming, ModelInfo,
     ModelKey, NamedTensor, Result, TargetModel,
 };
 
-use tokio_util::task::AbortOnDropHandle;
-
 use crate::App;
-use crate::body::{self, Bounds, Frames};
+use crate::body::{self, Frames, Whole};
 use crate::codec::{self, Announce, Answer, Encoded, Framing, Layout, WireRequest};
 use crate::status::{Failure, Status};
-use crate::telemetry::{InFlight, Surface};
+use crate::telemetry::{InFlight, Surface, count_copy};
 
 /// The header that names an archive.
 pub(crate) const TARGET_MODEL: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-model");
@@ -49,7 +47,7 @@ pub(crate) async fn answer(
 ) -> Response {
     let in_flight = InFlight::begin(invocation.surface);
     let key = invocation.key.clone().unwrap_or_default();
-    match run(app, invocation, in_flight.began()).await {
+    match admit(app, invocation, in_flight.began()).await {
         Ok(response) => {
             in_flight.succeed();
             response
@@ -78,12 +76,24 @@ pub(crate) fn log(key: &ModelKey, failure: &Failure, status: &Status) {
     }
 }
 
+/// Lets a request in, or says that there are too many.
+async fn admit(app: &App, mut invocation: Invocation, began: Instant) -> Result<Response, Failure> {
+    match app.services.admission.enter() {
+        Ok(_share) => run(app, invocation, began).await,
+        Err(error) => {
+            body::discard(&invocation.headers, &mut invocation.body, app.bounds(app.config.max_request_size)).await;
+            Err(error.into())
+        }
+    }
+}
+
 async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Response, Failure> {
     let key = invocation.key?;
     let framing = Framing::from_headers(&invocation.headers, invocation.announce)?;
     // bytes ─► one buffer
-    let bounds = Bounds { size: app.config.max_request_size, timeout: app.config.body_timeout };
-    let body = body::read(&invocation.headers, invocation.body, bounds, framing.tensors_at()).await?;
+    let bounds = app.bounds(app.config.max_request_size);
+    let Whole { bytes: body, share: _share } =
+        body::read(&invocation.headers, invocation.body, bounds, framing.tensors_at()).await?;
     // ─► what the client asks for
     let until = |limit: Duration| began.checked_add(limit);
     let (mut wire, found) = decode(app, &key, framing.layout, body, invocation.time_limit.and_then(until)).await?;
@@ -95,10 +105,9 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
         outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
         parameters: std::mem::take(&mut wire.parameters),
         deadline: limit.and_then(until),
-        cancellation: Cancellation::default(),
     };
     // ─► the models ─►
-    let mut response = in_its_own_task(app, request).await?;
+    let mut response = app.services.inference.infer(request).await?;
     response.cache = found.or(response.cache);
     // ─► bytes
     let mut headers = HeaderMap::new();
@@ -106,20 +115,14 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
         cache_headers(&mut headers, outcome);
     }
     let binary = wire.binary_output.unwrap_or(framing.prefers_binary);
+    // An answer that is all JSON shares no memory with the model.
+    let guard = response.guard.clone();
     let encoded = encode(app.config.max_response_size, &key, wire, binary, response).await?;
+    let guard = guard.filter(|_| encoded.json_length.is_some());
     codec::announce(&mut headers, framing.announce, encoded.json_length);
-    let mut reply = Response::new(Body::new(Frames::new(encoded.parts)));
+    let mut reply = Response::new(Body::new(Frames::new(encoded.parts).guarded(guard)));
     *reply.headers_mut() = headers;
     Ok(reply)
-}
-
-/// Runs the request in a task of its own, so that its connection goes on being served (and a client that goes away is
-/// noticed) while a model occupies the thread. Dropping this future cancels the request.
-async fn in_its_own_task(app: &App, request: InferRequest) -> Result<InferResponse> {
-    let _cancel = request.cancellation.cancel_on_drop();
-    let service = app.services.inference.clone();
-    let running = AbortOnDropHandle::new(tokio::spawn(async move { service.infer(request).await }));
-    running.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// What the client asks for; and where the model was found, when reading the request took loading it.
@@ -141,7 +144,8 @@ async fn decode(
         Layout::Binary(length) => length,
     };
     let parse = move || codec::parse(&body, layout, max_depth);
-    off_thread_if(json_length > LONG_JSON, parse).await.map(|wire| (wire, None))
+    let wire = if json_length > LONG_JSON { off_thread(parse).await } else { parse() };
+    wire.map(|wire| (wire, None))
 }
 
 async fn encode(
@@ -152,19 +156,19 @@ async fn encode(
     response: InferResponse,
 ) -> Result<Encoded> {
     let model_name = name(key, &response);
-    let tensor_bytes: usize = response.outputs.iter().map(|output| output.tensor.data().len()).sum();
+    let answer = Answer { id: &wire.id, model_name: &model_name, choices: &wire.outputs, binary, max_size };
+    if answer.converted_bytes(&response) <= LONG_JSON {
+        return codec::encode(&response, &answer);
+    }
     let job = move || {
         let answer = Answer { id: &wire.id, model_name: &model_name, choices: &wire.outputs, binary, max_size };
         codec::encode(&response, &answer)
     };
-    off_thread_if(!binary && tensor_bytes > LONG_JSON, job).await
+    off_thread(job).await
 }
 
-/// Runs a job that would hold up other requests' threads for milliseconds on a thread of its own; a short one here.
-async fn off_thread_if<T: Send + 'static>(long: bool, job: impl FnOnce() -> T + Send + 'static) -> T {
-    if !long {
-        return job();
-    }
+/// Runs a job that would hold up other requests' threads for milliseconds on a thread of its own.
+async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(job).await {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -172,7 +176,7 @@ async fn off_thread_if<T: Send + 'static>(long: bool, job: impl FnOnce() -> T + 
 }
 
 /// The name that the client used, or the model's own where it used none.
-fn name(key: &ModelKey, response: &InferResponse) -> String {
+pub(crate) fn name(key: &ModelKey, response: &InferResponse) -> String {
     let name = key.to_string();
     match &response.model {
         Some(model) if name.is_empty() => model.spec.name.to_string(),
@@ -182,7 +186,13 @@ fn name(key: &ModelKey, response: &InferResponse) -> String {
 
 fn raw_input(key: &ModelKey, model: &ModelInfo, body: Bytes) -> Result<NamedTensor> {
     match model.spec.inputs.as_slice() {
-        [input] => codec::raw_input(&input.name, input.datatype, &model.spec.full_shape(&input.dims), body),
+        [input] => {
+            if input.datatype == DataType::Bytes {
+                // The element's length has to stand in front of it.
+                count_copy("raw_bytes", body.len());
+            }
+            codec::raw_input(&input.name, input.datatype, &model.spec.full_shape(&input.dims), body)
+        }
         inputs => Err(Error::invalid_argument(format!(
             "raw binary request: model '{key}' has {} inputs, and only a model of exactly 1 can be called without a JSON \
              header",
@@ -191,7 +201,7 @@ fn raw_input(key: &ModelKey, model: &ModelInfo, body: Bytes) -> Result<NamedTens
     }
 }
 
-fn cache_headers(headers: &mut HeaderMap, outcome: &CacheOutcome) {
+pub(crate) fn cache_headers(headers: &mut HeaderMap, outcome: &CacheOutcome) {
     let mut set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);

@@ -1,12 +1,16 @@
-//! The HTTP surfaces: KServe v2 with Triton's extensions, the SageMaker runtime API, the SageMaker container contract, and
-//! the metrics page. This crate alone knows wire formats; models are behind [`inference::InferenceService`].
+//! The HTTP surfaces (KServe v2 with Triton's extensions, the SageMaker runtime API, the SageMaker container contract, the
+//! metrics page) and gRPC. This crate alone knows wire formats; models are behind [`inference::InferenceService`].
 //!
 //! A request's way: [`serve`] (sockets, draining) → a router ([`http_router`], [`sagemaker_router`]) → one pipeline for every
-//! surface (`infer`: read the body, decode, run, encode) → one table of statuses ([`status`]).
+//! HTTP surface (`infer`: read the body, decode, run, encode) → one table of statuses ([`status`]). [`grpc_router`] has the
+//! same ends and a pipeline of its own.
 
+mod admission;
+mod answers;
 mod body;
 mod codec;
 mod config;
+mod grpc;
 mod http;
 mod infer;
 mod reply;
@@ -14,12 +18,15 @@ mod sagemaker;
 mod serve;
 pub mod status;
 mod telemetry;
+mod write_timeout;
 
 use std::sync::Arc;
 
 use axum::Router;
 
+pub use self::grpc::grpc_router;
 pub use self::http::{http_router, metrics_router};
+pub use admission::Admission;
 pub use config::{FrontendConfig, Services};
 pub use sagemaker::sagemaker_router;
 pub use serve::{DrainReport, ServeConfig, serve};
@@ -29,6 +36,13 @@ pub use telemetry::describe_metrics;
 pub(crate) struct App {
     pub(crate) services: Services,
     pub(crate) config: FrontendConfig,
+}
+
+impl App {
+    /// The bounds of a body of at most `size` bytes.
+    pub(crate) fn bounds(&self, size: u64) -> body::Bounds<'_> {
+        body::Bounds { size, timeout: self.config.body_timeout, admission: &self.services.admission }
+    }
 }
 
 /// [`App`], shared.

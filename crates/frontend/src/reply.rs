@@ -5,6 +5,7 @@ use std::any::Any;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, header};
+use inference::Error;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -71,7 +72,13 @@ pub(crate) fn catch_panics() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Respo
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Response {
+    let error = log_panic(&*payload);
+    self::error(status::of_error(&error, false).http, error.message())
+}
+
+/// Logs a handler's panic; the error is what its client is told.
+pub(crate) fn log_panic(payload: &(dyn Any + Send)) -> Error {
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     tracing::error!(panic = text.unwrap_or("of an unknown type"), "a request handler panicked");
-    error(500, "internal error: the request's handler panicked; the server's log has more")
+    Error::internal("internal error: the request's handler panicked; the server's log has more")
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
 use http::{HeaderValue, Request, Version, header};
@@ -20,13 +21,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::answers::Answers;
+use crate::write_timeout::WriteTimeout;
+
 /// Bounds on connections, and how they end.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
-    /// Connections open at once; further ones wait in the kernel's backlog.
+    /// Connections open at once; further ones wait in the kernel's backlog (`--max-connections`).
     pub max_connections: usize,
-    /// How long a connection may take to send a request's head, and so also how long it may idle between requests.
-    pub head_timeout: Duration,
+    /// How long a connection may take to send a request's head, and so also how long it may idle between requests
+    /// (`--idle-timeout`). On HTTP/2: after how long without a sign the client is asked for one.
+    pub idle_timeout: Duration,
+    /// A connection is closed when nothing of an answer could be written to it for so long (`--write-timeout`).
+    pub write_timeout: Duration,
     /// After the signal to drain: how long new connections and requests are still accepted, while load balancers notice.
     pub drain_grace: Duration,
     /// After that: how long requests in flight may take to finish.
@@ -38,7 +45,8 @@ impl Default for ServeConfig {
         ServeConfig {
             max_connections: 16_384,
             // Longer than the keep-alive of common load balancers and client pools, so that they are the ones to close.
-            head_timeout: Duration::from_secs(75),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(60),
             drain_grace: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(30),
         }
@@ -85,6 +93,7 @@ pub async fn serve(
     let server = Server {
         router,
         builder: builder(&config),
+        write_timeout: config.write_timeout,
         stages,
         permits: Arc::new(Semaphore::new(config.max_connections)),
         connections: TaskTracker::new(),
@@ -106,11 +115,11 @@ pub async fn serve(
 fn builder(config: &ServeConfig) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // Vectored writes: tensors reach the kernel from where they lie.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_timeout).writev(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.idle_timeout).writev(true);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(config.head_timeout)
+        .keep_alive_interval(config.idle_timeout)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_SIZE);
@@ -120,6 +129,7 @@ fn builder(config: &ServeConfig) -> Builder<TokioExecutor> {
 struct Server {
     router: Router,
     builder: Builder<TokioExecutor>,
+    write_timeout: Duration,
     stages: Stages,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
@@ -152,10 +162,19 @@ impl Server {
     }
 
     fn spawn(&self, stream: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) {
-        let connection =
-            serve_connection(stream, self.router.clone(), self.builder.clone(), self.stages.clone(), self.cut.clone());
+        // Without it the last part of an answer waits for the peer's acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let (router, builder, stages) = (self.router.clone(), self.builder.clone(), self.stages.clone());
+        let (cut, timeout) = (self.cut.clone(), self.write_timeout);
+        let answers = Arc::new(Answers::default());
         self.connections.spawn(async move {
-            connection.await;
+            let io = TokioIo::new(WriteTimeout::new(stream, timeout));
+            tokio::select! {
+                () = serve_connection(io, router, builder, stages, cut, answers.clone()) => {}
+                () = answers.stalled(timeout) => tracing::debug!(?timeout, "an answer's client took nothing of it"),
+            }
             drop(permit);
         });
     }
@@ -178,23 +197,20 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    io: TokioIo<WriteTimeout<TcpStream>>,
     router: Router,
     builder: Builder<TokioExecutor>,
     stages: Stages,
     cut: Arc<AtomicUsize>,
+    answers: Arc<Answers>,
 ) {
-    // Without it the last part of an answer waits for the peer's acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
     let first_request = CancellationToken::new();
     let (began, drain) = (first_request.clone(), stages.drain.clone());
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         began.cancel();
-        respond(router.clone(), request, drain.clone())
+        respond(router.clone(), request, drain.clone(), answers.clone())
     });
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     tokio::select! {
         result = connection.as_mut() => return log_end(result),
         () = stages.finish.cancelled() => {}
@@ -214,10 +230,18 @@ async fn serve_connection(
     }
 }
 
-async fn respond(router: Router, request: Request<Incoming>, drain: CancellationToken) -> Result<Response, Infallible> {
+async fn respond(
+    router: Router,
+    request: Request<Incoming>,
+    drain: CancellationToken,
+    answers: Arc<Answers>,
+) -> Result<Response, Infallible> {
     let version = request.version();
-    let mut response = router.oneshot(request.map(axum::body::Body::new)).await?;
-    if drain.is_cancelled() && version <= Version::HTTP_11 {
+    let mut response = router.oneshot(request.map(Body::new)).await?;
+    if version > Version::HTTP_11 {
+        return Ok(response.map(|body| answers.watch(body)));
+    }
+    if drain.is_cancelled() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

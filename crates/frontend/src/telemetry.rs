@@ -17,6 +17,8 @@ pub(crate) enum Surface {
     Runtime,
     /// The SageMaker container contract.
     Container,
+    /// gRPC: a call, or one request of a stream.
+    Grpc,
 }
 
 impl Surface {
@@ -26,6 +28,7 @@ impl Surface {
             Surface::Invocations => "invocations",
             Surface::Runtime => "sagemaker_runtime",
             Surface::Container => "sagemaker_container",
+            Surface::Grpc => "grpc",
         }
     }
 }

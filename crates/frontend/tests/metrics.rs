@@ -6,7 +6,11 @@ mod fake;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use frontend::{Admission, FrontendConfig, Services};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use protocol::grpc_service::ModelInferRequest;
+use protocol::grpc_service::grpc_inference_service_client::GrpcInferenceServiceClient;
+use protocol::grpc_service::model_infer_request::InferInputTensor;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +20,36 @@ fn value(page: &str, series: &str) -> f64 {
     let line =
         page.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("{series} is not in\n{page}"));
     line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a value")
+}
+
+/// Calls, and requests of a stream, to the same models.
+async fn over_grpc(fake: Arc<fake::Fake>) {
+    let services = Services { inference: fake.clone(), control: fake, admission: Admission::default() };
+    let config = FrontendConfig { max_request_size: 1000, ..FrontendConfig::default() };
+    let router = frontend::grpc_router(services, config, CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(frontend::serve(listener, router, CancellationToken::new(), frontend::ServeConfig::default()));
+    let channel = tonic::transport::Channel::from_shared(format!("http://{address}")).expect("a URL");
+    let mut client = GrpcInferenceServiceClient::new(channel.connect().await.expect("connects"));
+    let request = |model: &str, elements: usize| ModelInferRequest {
+        model_name: model.to_owned(),
+        inputs: vec![InferInputTensor {
+            name: "INPUT0".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: vec![1, elements as i64],
+            ..InferInputTensor::default()
+        }],
+        raw_input_contents: vec![vec![0; 4 * elements].into()],
+        ..ModelInferRequest::default()
+    };
+    for (model, elements) in [("identity", 2), ("nope", 1), ("identity", 1000)] {
+        let answer = client.model_infer(request(model, elements)).await;
+        assert_eq!(answer.is_ok(), elements == 2, "{answer:?}");
+    }
+    let requests = futures::stream::iter([request("identity", 3), request("overloaded", 1), request("identity", 1000)]);
+    let mut answers = client.model_stream_infer(requests).await.expect("a stream").into_inner();
+    while let Ok(Some(_)) = answers.message().await {}
 }
 
 #[tokio::test]
@@ -38,12 +72,20 @@ async fn every_request_has_one_outcome() {
     server.fake.wait_for_requests(requests + 1).await;
     drop(stream);
     fake::until(|| server.fake.abandoned.load(Ordering::SeqCst) == 1).await;
+    over_grpc(server.fake.clone()).await;
     // Not inferences: they are not counted.
     server.get("/v2/models/identity").await;
     server.get("/v2/health/ready").await;
     // Many parts are copied together, which counts where they hold tensors.
     server.post(&infer("identity"), &[], vec![b' '; 3 << 20]).await;
     server.post(&infer("identity"), &[("Inference-Header-Content-Length", "0")], vec![0; 3 << 20]).await;
+
+    // Nothing says how long this one is, so that its buffer has to grow.
+    let parts = futures::stream::iter((0..48).map(|_| Ok::<_, std::io::Error>(vec![0u8; 64 << 10])));
+    let parts = reqwest::Body::wrap_stream(parts);
+    server.post(&infer("identity"), &[("Inference-Header-Content-Length", "0")], parts).await;
+    let reply = server.post(&infer("strings"), &[("Inference-Header-Content-Length", "0")], "a string").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -54,7 +96,7 @@ async fn every_request_has_one_outcome() {
     assert_eq!(server.call(address, "GET", "/", &[], "").await.status, 404);
     let page = reply.text();
     let outcomes = [
-        ("v2", "success", 3.0),
+        ("v2", "success", 5.0),
         ("v2", "not_found", 1.0),
         ("v2", "overloaded", 1.0),
         ("v2", "model_error", 1.0),
@@ -64,6 +106,10 @@ async fn every_request_has_one_outcome() {
         ("invocations", "invalid_argument", 1.0),
         ("sagemaker_runtime", "invalid_argument", 1.0),
         ("sagemaker_container", "not_found", 1.0),
+        ("grpc", "success", 2.0),
+        ("grpc", "not_found", 1.0),
+        ("grpc", "overloaded", 1.0),
+        ("grpc", "too_large", 2.0),
     ];
     for (surface, outcome, count) in outcomes {
         let series = format!("panoply_requests_total{{surface=\"{surface}\",outcome=\"{outcome}\"}}");
@@ -72,7 +118,12 @@ async fn every_request_has_one_outcome() {
     let lines = page.lines().filter(|line| line.starts_with("panoply_requests_total{")).count();
     assert_eq!(lines, outcomes.len(), "{page}");
     assert_eq!(value(&page, "panoply_requests_in_flight"), 0.0);
-    assert_eq!(value(&page, "panoply_request_duration_seconds_count{surface=\"v2\"}"), 9.0);
-    assert_eq!(value(&page, "panoply_tensor_copies_total{reason=\"body_chunks\"}"), 1.0);
-    assert_eq!(value(&page, "panoply_tensor_copied_bytes_total{reason=\"body_chunks\"}"), f64::from(3 << 20));
+    assert_eq!(value(&page, "panoply_request_duration_seconds_count{surface=\"v2\"}"), 11.0);
+    let copies = |reason: &str| value(&page, &format!("panoply_tensor_copies_total{{reason=\"{reason}\"}}"));
+    let bytes = |reason: &str| value(&page, &format!("panoply_tensor_copied_bytes_total{{reason=\"{reason}\"}}"));
+    assert_eq!((copies("body_chunks"), bytes("body_chunks")), (2.0, f64::from(2 * (3 << 20))));
+    assert_eq!((copies("grpc_message_in"), bytes("grpc_message_in")), (4.0, 28.0));
+    assert_eq!((copies("grpc_message_out"), bytes("grpc_message_out")), (2.0, 20.0));
+    assert!(copies("body_growth") >= 1.0 && bytes("body_growth") < f64::from(2 * (3 << 20)), "{page}");
+    assert_eq!((copies("raw_bytes"), bytes("raw_bytes")), (1.0, 8.0));
 }

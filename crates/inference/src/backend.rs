@@ -92,4 +92,10 @@ pub trait ModelInstance: Send {
     ///
     /// After a panic the instance is not used again.
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>>;
+
+    /// Whether executing this batch is over in some 100 µs, waits for nothing and cannot hang. Then it runs in the request's
+    /// own task: handing it to another would cost more.
+    fn is_brief(&self, _batch: &Batch) -> bool {
+        false
+    }
 }

@@ -64,4 +64,8 @@ impl ModelInstance for Identity {
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>> {
         batch.requests.iter().map(|request| Ok(self.answer(request))).collect()
     }
+
+    fn is_brief(&self, _: &Batch) -> bool {
+        true
+    }
 }

@@ -1,5 +1,6 @@
 //! A response, free of any wire format, and what is told along with it.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct InferResponse {
     pub model: Option<Arc<ModelInfo>>,
     /// Where the model was found; set by the model cache for target models.
     pub cache: Option<CacheOutcome>,
+    /// Kept until the answer has been written: pins the model whose memory the outputs may share. Set by the model cache.
+    pub guard: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl InferResponse {

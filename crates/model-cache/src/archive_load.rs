@@ -104,6 +104,9 @@ impl ArchiveLoads {
     }
 
     fn first_need(&self, prepared: &Prepared) -> MemoryUsage {
+        if prepared.is_stated {
+            return prepared.estimate.clone();
+        }
         self.room.read(|residency| benefit_of_the_doubt(&prepared.estimate, residency.budget()))
     }
 

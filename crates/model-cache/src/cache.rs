@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use inference::{
     BoxFuture, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, ModelKey, Result,
@@ -29,7 +29,6 @@ pub struct ModelCache {
     pub(crate) flights: Arc<Flights>,
     pub(crate) targets: Option<Arc<TargetLoads>>,
     pub(crate) registrations: Registrations,
-    infer_timeout: Duration,
     is_accepting: AtomicBool,
     metrics: CacheMetrics,
 }
@@ -40,7 +39,7 @@ impl ModelCache {
     /// Not ready until [`ModelCache::accept`].
     pub fn new(config: &ModelCacheConfig, backends: Backends, archives: Option<Archives>) -> Arc<Self> {
         let metrics = CacheMetrics;
-        let room = Room::new(config.budget.clone(), metrics);
+        let room = Room::new(config.budget.clone(), config.after_unload, metrics);
         let loads = ArchiveLoads::new(room.clone(), Arc::new(Loader::new(backends, config)), config);
         let targets = archives.map(|archives| TargetLoads::new(archives, loads.clone(), room.clone()));
         let longest = config.download_timeout + config.load_timeout + config.room_timeout;
@@ -49,7 +48,6 @@ impl ModelCache {
             registrations: Registrations::new(loads, room.clone()),
             room,
             targets,
-            infer_timeout: config.scheduler.infer_timeout,
             is_accepting: AtomicBool::new(false),
             metrics,
         })
@@ -113,11 +111,6 @@ impl ModelCache {
         }
     }
 
-    /// How long a request waits for a load: like all its waiting, until its own deadline or the server's default.
-    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Option<Instant> {
-        deadline.or_else(|| Instant::now().checked_add(self.infer_timeout))
-    }
-
     /// Pins the archive that a route leads to, loading it if need be.
     pub(crate) async fn acquire(
         &self,
@@ -155,10 +148,12 @@ impl InferenceService for ModelCache {
     fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
         Box::pin(async move {
             let route = self.route(&request.model)?;
-            let (pin, cache) = self.acquire(&route, self.wait_until(request.deadline)).await?;
+            let (pin, cache) = self.acquire(&route, request.deadline).await?;
             let served = pin.find(route.model.as_deref(), request.model.version)?;
             let mut response = served.service.infer(request).await.inspect_err(|_| self.replace_broken(&pin))?;
             response.cache = cache;
+            // Outputs may lie in the model's memory: it stays until they are written.
+            response.guard = Some(Arc::new(pin));
             Ok(response)
         })
     }

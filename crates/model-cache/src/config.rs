@@ -29,6 +29,8 @@ pub struct ModelCacheConfig {
     pub execution_concurrency: NonZeroUsize,
     /// How many model names metrics tell apart.
     pub metrics_model_limit: usize,
+    /// Called after each unload, on a thread that may block: gives freed memory back to the system.
+    pub after_unload: fn(),
     /// Queues and time limits of each model.
     pub scheduler: SchedulerConfig,
 }

@@ -64,10 +64,11 @@ pub(crate) struct Room {
     /// How many loads have gone ahead of the one whose turn it is, because they fit as it was.
     overtakes: AtomicU32,
     metrics: CacheMetrics,
+    after_unload: fn(),
 }
 
 impl Room {
-    pub(crate) fn new(budget: MemoryUsage, metrics: CacheMetrics) -> Arc<Self> {
+    pub(crate) fn new(budget: MemoryUsage, after_unload: fn(), metrics: CacheMetrics) -> Arc<Self> {
         metrics.start(&budget);
         let residency = Mutex::new(Residency::new(budget));
         Arc::new(Room {
@@ -76,6 +77,7 @@ impl Room {
             turn: tokio::sync::Mutex::new(()),
             overtakes: AtomicU32::new(0),
             metrics,
+            after_unload,
         })
     }
 
@@ -166,6 +168,7 @@ impl Room {
         let Some(archive) = self.residency.lock().begin_unload_of_oldest_with_files() else { return false };
         let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
         drop(archive);
+        (self.after_unload)();
         self.finish_unload(&key, &usage, UnloadReason::Disk, started.elapsed());
         true
     }
@@ -225,7 +228,12 @@ impl Room {
 
     async fn unload(self: &Arc<Self>, archive: Arc<LoadedArchive>, reason: UnloadReason) {
         let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
-        let dropped = tokio::task::spawn_blocking(move || drop(archive)).await;
+        let after_unload = self.after_unload;
+        let dropped = tokio::task::spawn_blocking(move || {
+            drop(archive);
+            after_unload();
+        })
+        .await;
         let elapsed = started.elapsed();
         if dropped.is_err() {
             self.metrics.unload_failed();

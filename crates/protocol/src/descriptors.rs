@@ -4,9 +4,11 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
+/// The descriptors of the files in `proto/`, as an encoded `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin")).as_slice())
-        .expect("invariant: the build script encoded the descriptors")
+    DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("invariant: the build script encoded the descriptors")
 });
 
 /// The descriptor of `inference.ModelConfig`.

@@ -16,3 +16,8 @@ pub fn encode_model_config(config: &ModelConfig) -> Vec<u8> {
 pub fn decode_model_config(bytes: &[u8]) -> Result<ModelConfig, DecodeError> {
     ModelConfig::decode(bytes)
 }
+
+/// How many bytes a message takes once it is encoded.
+pub fn message_size(message: &impl Message) -> usize {
+    message.encoded_len()
+}

@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use inference::{Result, TargetModel};
 use parking_lot::Mutex;
@@ -41,15 +41,15 @@ pub struct DiskCacheConfig {
 }
 
 impl DiskCacheConfig {
-    /// A cache with ordinary bounds: ten minutes a download, 16 at a time; bad archives are tried again after 30 s at
-    /// first and 15 minutes at most.
+    /// A cache with ordinary bounds: ten minutes a download, 16 at a time; bad archives are tried again after 1 s at
+    /// first and 5 minutes at most.
     pub fn new(directory: impl Into<PathBuf>, capacity: u64) -> Self {
         DiskCacheConfig {
             directory: directory.into(),
             capacity,
             limits: UnpackLimits::default(),
             download_timeout: Duration::from_secs(600),
-            refusal_backoff: Backoff { initial: Duration::from_secs(30), maximum: Duration::from_secs(900) },
+            refusal_backoff: Backoff { initial: Duration::from_secs(1), maximum: Duration::from_secs(300) },
             concurrent_fetches: 16,
         }
     }
@@ -156,7 +156,8 @@ impl DiskCache {
     }
 
     /// The newest version of an archive that is on disk, pinned; whether the store has a newer one is not asked. Makes it
-    /// the most recently used, also for the next start, so call it when loading and not for every request.
+    /// the most recently used, also for the next start (which a blocking thread notes on disk), so call it when loading and
+    /// not for every request.
     pub fn lookup(self: &Arc<Self>, target: &TargetModel) -> Option<CachedArchive> {
         let key = self.state.lock().ledger.newest(target)?;
         self.pin(&key)
@@ -191,7 +192,7 @@ impl DiskCache {
 
     fn pin(self: &Arc<Self>, key: &ArchiveKey) -> Option<CachedArchive> {
         let archive = self.pin_in(&mut self.state.lock().ledger, key)?;
-        self.folder.touch(archive.path());
+        touch(&archive);
         Some(archive)
     }
 
@@ -203,15 +204,16 @@ impl DiskCache {
 
     fn unpin(self: &Arc<Self>, key: &ArchiveKey) {
         let departure = self.state.lock().ledger.unpin(key);
-        let Some(departure) = departure else { return };
-        // A pin may be dropped on a thread that carries requests; deleting many files there would hold them up.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                let cache = Arc::clone(self);
-                runtime.spawn_blocking(move || cache.delete_reserved(&[departure], EvictionReason::Replaced));
-            }
-            Err(_) => self.delete_reserved(&[departure], EvictionReason::Replaced),
+        self.delete_replaced(departure.into_iter().collect());
+    }
+
+    /// Deletes versions that were replaced, on a thread where that holds nobody up.
+    fn delete_replaced(self: &Arc<Self>, departures: Vec<Departure>) {
+        if departures.is_empty() {
+            return;
         }
+        let cache = Arc::clone(self);
+        off_request_threads(move || cache.delete_reserved(&departures, EvictionReason::Replaced));
     }
 
     /// Deletes what has left the books but whose bytes are still reserved.
@@ -241,6 +243,20 @@ impl DiskCache {
         metrics::gauge!("panoply_disk_cache_archives").set(archives as f64);
         metrics::gauge!("panoply_disk_cache_capacity_bytes").set(self.config.capacity as f64);
     }
+}
+
+/// Does work on files elsewhere when the current thread may carry requests: pins are taken and dropped there, too.
+fn off_request_threads(work: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(work)),
+        Err(_) => work(),
+    }
+}
+
+/// Notes on disk that an archive was used now. Holds no pin and not the cache, so that neither waits for it.
+fn touch(archive: &CachedArchive) {
+    let (tree, now) = (archive.path().to_owned(), SystemTime::now());
+    off_request_threads(move || folder::touch(&tree, now));
 }
 
 impl fmt::Debug for DiskCache {

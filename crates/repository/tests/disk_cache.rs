@@ -4,10 +4,10 @@ mod setup;
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use inference::ErrorKind;
-use repository::{Backoff, DiskCache, DiskCacheConfig};
+use repository::{Backoff, CachedArchive, DiskCache, DiskCacheConfig};
 use setup::{Setup, target, text};
 use test_util::archive::ArchiveBuilder;
 use test_util::s3::MemoryS3;
@@ -97,6 +97,12 @@ async fn a_replaced_archive_stays_while_it_is_pinned() {
     until(|| setup.on_disk("entries").is_empty()).await;
 }
 
+/// Waits until the disk says that an archive was used at `before` or later; that is noted off the threads of requests.
+async fn noted(archive: &CachedArchive, before: SystemTime) {
+    let file = archive.path().with_file_name("archive.json");
+    until(|| fs::metadata(&file).and_then(|file| file.modified()).expect("a time") >= before).await;
+}
+
 #[tokio::test]
 async fn a_restart_keeps_what_is_complete_in_order_of_use() {
     let setup = Setup::new();
@@ -105,7 +111,8 @@ async fn a_restart_keeps_what_is_complete_in_order_of_use() {
         setup.fetch(key).await.expect(key);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    setup.cache.lookup(&target("a")).expect("there");
+    let before = SystemTime::now();
+    noted(&setup.cache.lookup(&target("a")).expect("there"), before).await;
     let bytes = setup.cache.bytes();
     let entries = setup.cache.entries();
 
@@ -113,8 +120,10 @@ async fn a_restart_keeps_what_is_complete_in_order_of_use() {
     assert_eq!(keys(&setup), ["team/b", "c", "a"]);
     assert_eq!(setup.cache.entries(), entries);
     assert_eq!(setup.cache.bytes(), bytes);
+    let before = SystemTime::now();
     let again = setup.fetch("team/b").await.expect("not fetched again");
     assert_eq!(text(again.path(), "name"), "team/b");
+    noted(&again, before).await;
     drop(again);
 
     let setup = setup.reopen(2 * bytes / 3 + 100);
@@ -255,4 +264,33 @@ async fn no_more_archives_are_unpacked_at_a_time_than_the_settings_allow() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!((most, setup.cache.entries().len()), (2, 5));
+}
+
+/// What waits for a disk would hold up the other requests of the thread.
+#[test]
+fn pinning_works_on_no_file_on_a_thread_that_carries_requests() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    runtime.expect("a runtime").block_on(async {
+        let server = MemoryS3::start().await;
+        let setup = Setup::over_s3(&server, |_| {}).await;
+        let a = target("a");
+        server.put("a", archive("old"));
+        let old_info = setup.store.head(&a).await.expect("there");
+        let old = setup.fetch("a").await.expect("old");
+        server.put("a", archive("new"));
+        let new = setup.fetch("a").await.expect("new").path().to_owned();
+        let used_at = || fs::metadata(old.path().with_file_name("archive.json")).and_then(|file| file.modified());
+        let before = used_at().expect("a time");
+
+        // The only thread for files is busy.
+        let (release, busy) = std::sync::mpsc::channel::<()>();
+        let blocked = tokio::task::spawn_blocking(move || busy.recv());
+        setup.cache.lookup(&a).expect("there");
+        let (again, _) = setup.cache.fetch(&setup.store, &a, &old_info).await.expect("on disk already");
+        assert_eq!(again.path(), old.path(), "the old version is current again");
+        assert!(new.exists() && used_at().expect("a time") == before, "nothing has touched a file yet");
+        release.send(()).expect("still busy");
+        blocked.await.expect("no panic").expect("released");
+        until(|| !new.exists() && used_at().expect("a time") > before).await;
+    });
 }

@@ -2,6 +2,7 @@
 
 mod setup;
 
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,6 +205,57 @@ async fn an_unreachable_endpoint_is_unavailable() {
     for part in [endpoint.as_str(), "refused", "check the endpoint"] {
         assert!(error.message().contains(part), "{error}\nshould contain {part}");
     }
+}
+
+/// The answer to HEAD has no body and cannot tell these from a missing archive.
+#[tokio::test]
+async fn a_missing_bucket_and_another_kind_of_server_are_no_missing_archive() {
+    let server = MemoryS3::start().await;
+    let config = S3Config { bucket: "nowhere".to_owned(), ..s3_config(server.endpoint(), "p") };
+    let error = S3Store::connect(config).await.head(&target("a.tar.gz")).await.expect_err("no bucket");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.message().contains("bucket 'nowhere' does not exist"), "{error}");
+
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", other.local_addr().expect("bound"));
+    std::thread::spawn(move || {
+        while let Ok((mut socket, _)) = other.accept() {
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let error = S3Store::connect(s3_config(&endpoint, "")).await.head(&target("a.tar.gz")).await.expect_err("no S3");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.message().contains("--s3-endpoint") && error.message().contains(&endpoint), "{error}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_seen_is_not_looked_for_again() {
+    let server = MemoryS3::start().await;
+    let store = S3Store::connect(s3_config(server.endpoint(), "")).await;
+    for key in ["a", "b", "a", "c"] {
+        let error = store.head(&target(key)).await.expect_err("missing");
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    let asked: Vec<_> = ["a", "b", "c"].into_iter().map(|key| (server.heads(key), server.gets(key))).collect();
+    assert_eq!(asked, [(2, 1), (1, 0), (1, 0)]);
+}
+
+#[tokio::test]
+async fn no_more_requests_are_under_way_than_the_settings_allow() {
+    let server = MemoryS3::start().await;
+    server.put("a", "content");
+    let config = S3Config { concurrent_requests: 2, ..s3_config(server.endpoint(), "") };
+    let store = S3Store::connect(config).await;
+    let a = target("a");
+    store.head(&a).await.expect("there");
+    let round = Duration::from_millis(200);
+    server.set_latency(round);
+    let started = std::time::Instant::now();
+    for answer in futures::future::join_all((0..6).map(|_| store.head(&a))).await {
+        answer.expect("there");
+    }
+    assert!(started.elapsed() >= 3 * round, "six requests, two at a time: {:?}", started.elapsed());
 }
 
 #[tokio::test]

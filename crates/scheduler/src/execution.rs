@@ -7,13 +7,13 @@ use inference::{Batch, ComputeTiming, Error, InferRequest, InferResponse, ModelS
 use crate::batcher::rows::{join, split};
 use crate::instances::Lease;
 
-/// Runs one request as a batch of its own. A backend that does not time itself is timed.
+/// Runs a batch of one request. A backend that does not time itself is timed.
 ///
 /// # Errors
 /// What the backend says; Internal, by the model, when it panics or does not return one result.
-pub(crate) fn run_one(instance: Lease, request: InferRequest) -> Result<InferResponse> {
+pub(crate) fn run_one(instance: Lease, batch: Batch) -> Result<InferResponse> {
     let begin = Instant::now();
-    let results = instance.execute(Batch { requests: vec![request] })?;
+    let results = instance.execute(batch)?;
     let took = begin.elapsed();
     let mut response = only_one(results)??;
     if response.timing == ComputeTiming::default() {
@@ -50,7 +50,7 @@ pub(crate) fn run_together(
     if requests.len() == 1
         && let Some(request) = requests.pop()
     {
-        return Together { results: vec![run_one(instance, request)], copies: 0 };
+        return Together { results: vec![run_one(instance, Batch { requests: vec![request] })], copies: 0 };
     }
     let begin = Instant::now();
     let count = requests.len();
@@ -58,13 +58,14 @@ pub(crate) fn run_together(
     drop(requests);
     let copies = joined.as_ref().map_or(0, |request| request.inputs.len() as u64);
     let joining = begin.elapsed();
-    let whole = joined.and_then(|request| run_one(instance, request)).and_then(|mut response| {
-        let begin = Instant::now();
-        let outputs = split_outputs(spec, &response, rows)?;
-        response.timing.input = response.timing.input.saturating_add(joining);
-        response.timing.output = response.timing.output.saturating_add(begin.elapsed());
-        Ok((outputs, response))
-    });
+    let whole =
+        joined.and_then(|request| run_one(instance, Batch { requests: vec![request] })).and_then(|mut response| {
+            let begin = Instant::now();
+            let outputs = split_outputs(spec, &response, rows)?;
+            response.timing.input = response.timing.input.saturating_add(joining);
+            response.timing.output = response.timing.output.saturating_add(begin.elapsed());
+            Ok((outputs, response))
+        });
     let results = match whole {
         Ok((outputs, response)) => {
             let part = |outputs| InferResponse { outputs, parameters: response.parameters.clone(), ..timed(&response) };

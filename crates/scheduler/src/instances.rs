@@ -106,6 +106,11 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    /// See [`ModelInstance::is_brief`].
+    pub(crate) fn is_brief(&self, batch: &Batch) -> bool {
+        self.instance.as_ref().is_some_and(|instance| instance.is_brief(batch))
+    }
+
     /// Runs one batch; blocks.
     ///
     /// # Errors

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use inference::{
-    BoxFuture, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage, ModelInfo, ModelSpec,
-    Result,
+    Batch, BoxFuture, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage, ModelInfo,
+    ModelSpec, Result,
 };
 use tokio::time::Instant;
 
@@ -91,8 +91,14 @@ impl ScheduledModel {
         let Turn { instance, permit } = queue.turn(deadline).await?;
         let queued = arrived.elapsed();
         self.metrics.waited(queued);
-        let execution = run_blocking(permit, deadline, move || run_one(instance, request));
-        let result = execution.await?.map_err(|Overdue| overdue(&self.info.spec.name))?;
+        let batch = Batch { requests: vec![request] };
+        let result = match instance.is_brief(&batch) {
+            true => run_one(instance, batch),
+            false => {
+                let execution = run_blocking(permit, deadline, move || run_one(instance, batch));
+                execution.await?.map_err(|Overdue| overdue(&self.info.spec.name))?
+            }
+        };
         self.metrics.executed();
         Ok(Answer { queued, result })
     }

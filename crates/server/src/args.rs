@@ -107,12 +107,18 @@ pub(crate) struct CacheArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct NetworkArgs {
-    /// The address to listen on, for every port
+    /// The address to listen on, for every port that has none of its own
     #[arg(long, env = "PANOPLY_HTTP_ADDRESS", value_name = "IP", default_value = "0.0.0.0")]
     pub(crate) http_address: IpAddr,
     /// The port of KServe v2 and of the SageMaker runtime API; 0 picks a free one
     #[arg(long, env = "PANOPLY_HTTP_PORT", value_name = "PORT", default_value = "8000")]
     pub(crate) http_port: u16,
+    /// The port of gRPC; 0 picks a free one
+    #[arg(long, env = "PANOPLY_GRPC_PORT", value_name = "PORT", default_value = "8001")]
+    pub(crate) grpc_port: u16,
+    /// The address of the gRPC port [default: as the other ports]
+    #[arg(long, env = "PANOPLY_GRPC_ADDRESS", value_name = "IP")]
+    pub(crate) grpc_address: Option<IpAddr>,
     /// The port of `/metrics`; 0 picks a free one
     #[arg(long, env = "PANOPLY_METRICS_PORT", value_name = "PORT", default_value = "8002")]
     pub(crate) metrics_port: u16,
@@ -128,6 +134,18 @@ pub(crate) struct NetworkArgs {
         default_value = "/opt/ml/models"
     )]
     pub(crate) sagemaker_model_root: Vec<PathBuf>,
+    /// Connections that may be open at once on each port; further ones wait to be accepted
+    #[arg(long, env = "PANOPLY_MAX_CONNECTIONS", value_name = "N", default_value = "16384")]
+    pub(crate) max_connections: usize,
+    /// How long a connection may idle between requests, or take to send a request's head
+    #[arg(long, env = "PANOPLY_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s")]
+    pub(crate) idle_timeout: Duration,
+    /// How long the next part of a request's body may take to arrive
+    #[arg(long, env = "PANOPLY_BODY_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub(crate) body_timeout: Duration,
+    /// How long a client may read nothing of its answer before its connection is closed
+    #[arg(long, env = "PANOPLY_WRITE_TIMEOUT", value_name = "TIME", default_value = "60s")]
+    pub(crate) write_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +157,12 @@ pub(crate) struct LimitArgs {
     /// The largest response body
     #[arg(long, env = "PANOPLY_MAX_RESPONSE_SIZE", value_name = "SIZE", default_value = "256MiB")]
     pub(crate) max_response_size: ByteSize,
+    /// How many inference requests may be worked on at once in the whole server
+    #[arg(long, env = "PANOPLY_MAX_REQUESTS_IN_FLIGHT", value_name = "N", default_value = "4096")]
+    pub(crate) max_requests_in_flight: u64,
+    /// How many bytes the bodies of all requests at work may hold together
+    #[arg(long, env = "PANOPLY_MAX_BUFFERED_BYTES", value_name = "SIZE", default_value = "1GiB")]
+    pub(crate) max_buffered_bytes: ByteSize,
     /// How long one download may take
     #[arg(long, env = "PANOPLY_DOWNLOAD_TIMEOUT", value_name = "TIME", default_value = "10m")]
     pub(crate) download_timeout: Duration,
@@ -148,6 +172,9 @@ pub(crate) struct LimitArgs {
     /// How long a request may wait and run; a model overrides it with the parameter `infer_timeout`
     #[arg(long, env = "PANOPLY_INFER_TIMEOUT", value_name = "TIME", default_value = "60s")]
     pub(crate) infer_timeout: Duration,
+    /// How long an invocation of the SageMaker runtime API may take, a load included
+    #[arg(long, env = "PANOPLY_INVOCATION_TIMEOUT", value_name = "TIME", default_value = "60s")]
+    pub(crate) invocation_timeout: Duration,
     /// How many requests may wait for an instance of one model
     #[arg(long, env = "PANOPLY_MAX_QUEUE_SIZE", value_name = "N", default_value = "1024")]
     pub(crate) max_queue_size: usize,

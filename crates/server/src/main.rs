@@ -19,7 +19,7 @@ use crate::settings::Settings;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    memory::give_freed_memory_back();
+    memory::set_up_allocator();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use frontend::{ServeConfig, Services};
+use frontend::{Admission, Services};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model_cache::ModelCache;
 use tokio::net::TcpListener;
@@ -87,6 +87,7 @@ impl StopSignal {
 /// The listening sockets.
 struct Ports {
     http: TcpListener,
+    grpc: TcpListener,
     metrics: TcpListener,
     sagemaker: TcpListener,
 }
@@ -99,12 +100,14 @@ impl Ports {
         let addresses = &settings.addresses;
         let ports = Ports {
             http: bind(addresses.http, "--http-port").await?,
+            grpc: bind(addresses.grpc, "--grpc-port").await?,
             metrics: bind(addresses.metrics, "--metrics-port").await?,
             sagemaker: bind(addresses.sagemaker, "--sagemaker-port").await?,
         };
-        let [http, metrics, sagemaker] =
-            [ports.http.local_addr()?, ports.metrics.local_addr()?, ports.sagemaker.local_addr()?];
-        tracing::info!(%http, %metrics, %sagemaker, "listening");
+        let [http, grpc, metrics, sagemaker] = [&ports.http, &ports.grpc, &ports.metrics, &ports.sagemaker];
+        let [http, grpc] = [http.local_addr()?, grpc.local_addr()?];
+        let [metrics, sagemaker] = [metrics.local_addr()?, sagemaker.local_addr()?];
+        tracing::info!(%http, %grpc, %metrics, %sagemaker, "listening");
         Ok(ports)
     }
 
@@ -115,15 +118,13 @@ impl Ports {
         metrics: PrometheusHandle,
         drain: &CancellationToken,
     ) -> JoinSet<frontend::DrainReport> {
-        let services = Services { inference: cache.clone(), control: cache.clone() };
+        let admission = Admission::new(settings.max_requests_in_flight, settings.max_buffered_bytes);
+        let services = Services { inference: cache.clone(), control: cache.clone(), admission };
         let config = wiring::frontend_config(settings);
-        let connections = ServeConfig {
-            drain_grace: settings.drain_delay,
-            drain_timeout: settings.drain_timeout,
-            ..ServeConfig::default()
-        };
+        let connections = wiring::serve_config(settings);
         let routers = [
             (self.http, frontend::http_router(services.clone(), config.clone())),
+            (self.grpc, frontend::grpc_router(services.clone(), config.clone(), closing(settings, drain))),
             (self.sagemaker, frontend::sagemaker_router(services, config)),
             (self.metrics, frontend::metrics_router(Arc::new(move || metrics.render()))),
         ];
@@ -133,4 +134,16 @@ impl Ports {
         }
         servers
     }
+}
+
+/// Cancelled when the time is over in which new requests are still taken after `drain`.
+fn closing(settings: &Settings, drain: &CancellationToken) -> CancellationToken {
+    let closing = CancellationToken::new();
+    let (drain, delay, cancel) = (drain.clone(), settings.drain_delay, closing.clone());
+    tokio::spawn(async move {
+        drain.cancelled().await;
+        tokio::time::sleep(delay).await;
+        cancel.cancel();
+    });
+    closing
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use repository::{S3Config, S3Credentials};
 
-use crate::args::{LogFormat, ModelArgs, NetworkArgs, ServeArgs};
+use crate::args::{LimitArgs, LogFormat, ModelArgs, NetworkArgs, ServeArgs};
 
 /// Where archives come from.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub(crate) enum StoreSettings {
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) sagemaker: SocketAddr,
 }
@@ -43,6 +44,13 @@ pub(crate) struct Settings {
     pub(crate) download_concurrency: NonZeroUsize,
     pub(crate) addresses: Addresses,
     pub(crate) sagemaker_model_roots: Vec<PathBuf>,
+    pub(crate) max_connections: NonZeroUsize,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) max_requests_in_flight: u64,
+    pub(crate) max_buffered_bytes: u64,
+    pub(crate) invocation_timeout: Duration,
     pub(crate) max_request_bytes: u64,
     pub(crate) max_response_bytes: u64,
     pub(crate) download_timeout: Duration,
@@ -84,6 +92,13 @@ impl Settings {
             download_concurrency: check.count("--download-concurrency", cache.download_concurrency),
             addresses: check.addresses(&network),
             sagemaker_model_roots: network.sagemaker_model_root,
+            max_connections: check.connections("--max-connections", network.max_connections),
+            idle_timeout: check.duration("--idle-timeout", network.idle_timeout),
+            body_timeout: check.duration("--body-timeout", network.body_timeout),
+            write_timeout: check.duration("--write-timeout", network.write_timeout),
+            max_requests_in_flight: check.positive("--max-requests-in-flight", limits.max_requests_in_flight),
+            max_buffered_bytes: check.buffered_bytes(&limits),
+            invocation_timeout: check.duration("--invocation-timeout", limits.invocation_timeout),
             max_request_bytes: check.positive("--max-request-size", limits.max_request_size.as_u64()),
             max_response_bytes: check.positive("--max-response-size", limits.max_response_size.as_u64()),
             download_timeout: check.duration("--download-timeout", limits.download_timeout),
@@ -117,6 +132,9 @@ fn default_execution_concurrency() -> NonZeroUsize {
 /// The longest time that makes sense, and that clocks can be added to.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// More connections than a machine has ports for one address.
+const MAX_CONNECTIONS: usize = 1 << 20;
+
 /// The problems found so far.
 #[derive(Default)]
 struct Check {
@@ -140,6 +158,23 @@ impl Check {
             self.problem(format!("{option} must be more than 0"));
             NonZeroUsize::MIN
         })
+    }
+
+    /// As many as a semaphore can count.
+    fn connections(&mut self, option: &str, number: usize) -> NonZeroUsize {
+        if number > MAX_CONNECTIONS {
+            self.problem(format!("{option} must be at most {MAX_CONNECTIONS}"));
+        }
+        self.count(option, number.min(MAX_CONNECTIONS))
+    }
+
+    /// A body that is allowed by itself must be able to get in.
+    fn buffered_bytes(&mut self, limits: &LimitArgs) -> u64 {
+        let (all, one) = (limits.max_buffered_bytes.as_u64(), limits.max_request_size.as_u64());
+        if all < one {
+            self.problem(format!("--max-buffered-bytes ({all}) must be at least --max-request-size ({one})"));
+        }
+        self.positive("--max-buffered-bytes", all)
     }
 
     /// A time that may be 0.
@@ -209,14 +244,17 @@ impl Check {
     }
 
     fn addresses(&mut self, network: &NetworkArgs) -> Addresses {
-        let ports = [network.http_port, network.metrics_port, network.sagemaker_port];
+        let ports = [network.http_port, network.grpc_port, network.metrics_port, network.sagemaker_port];
         let twice = |(index, port): (usize, &u16)| *port != 0 && ports[..index].contains(port);
         if ports.iter().enumerate().any(twice) {
-            self.problem(format!("--http-port, --metrics-port and --sagemaker-port must differ; they are {ports:?}"));
+            self.problem(format!(
+                "--http-port, --grpc-port, --metrics-port and --sagemaker-port must differ; they are {ports:?}"
+            ));
         }
         let address: IpAddr = network.http_address;
-        let [http, metrics, sagemaker] = ports.map(|port| SocketAddr::new(address, port));
-        Addresses { http, metrics, sagemaker }
+        let [http, mut grpc, metrics, sagemaker] = ports.map(|port| SocketAddr::new(address, port));
+        grpc.set_ip(network.grpc_address.unwrap_or(address));
+        Addresses { http, grpc, metrics, sagemaker }
     }
 }
 
@@ -240,6 +278,27 @@ mod tests {
         let settings = settings(&["--model-memory", "512MiB", "--load-timeout", "30s"]).expect("valid");
         assert_eq!(settings.model_memory_bytes, Some(512 << 20));
         assert_eq!(settings.load_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn bounds_on_clients_are_settings() {
+        let args = ["--max-connections", "7", "--idle-timeout", "1s", "--body-timeout", "2s", "--write-timeout", "3s"];
+        let more = ["--invocation-timeout", "4s", "--max-requests-in-flight", "5", "--max-buffered-bytes", "300MiB"];
+        let settings = settings(&[&args[..], &more].concat()).expect("valid");
+        let serve = crate::wiring::serve_config(&settings);
+        let config = crate::wiring::frontend_config(&settings);
+        assert_eq!(serve.max_connections, 7);
+        let times = [serve.idle_timeout, config.body_timeout, serve.write_timeout, config.invocation_timeout];
+        assert_eq!(times, [1, 2, 3, 4].map(Duration::from_secs));
+        assert_eq!((settings.max_requests_in_flight, settings.max_buffered_bytes), (5, 300 << 20));
+    }
+
+    #[test]
+    fn a_single_body_must_fit_into_what_all_may_hold() {
+        let problems = self::settings(&["--max-buffered-bytes", "1MiB"]).expect_err("one may have 256 MiB");
+        assert!(problems[0].contains("must be at least --max-request-size"), "{problems:?}");
+        let problems = self::settings(&["--max-connections", "18446744073709551615"]).expect_err("too many");
+        assert!(problems[0].contains("--max-connections must be at most"), "{problems:?}");
     }
 
     #[test]

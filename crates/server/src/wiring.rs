@@ -7,14 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use backend_onnxruntime::{OnnxRuntimeBackend, OnnxRuntimeConfig};
 use backend_text::{PoolingBackend, TokenizerBackend};
-use frontend::FrontendConfig;
+use frontend::{FrontendConfig, ServeConfig};
 use inference::identity::IdentityBackend;
 use inference::{Backend, Device, MemoryUsage};
 use model_cache::{Archives, Backends, CudaInventory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, UnpackLimits};
 use scheduler::SchedulerConfig;
 
-use crate::memory::{default_gpu_memory, default_model_memory};
+use crate::memory::{default_gpu_memory, default_model_memory, give_freed_memory_back};
 use crate::settings::{Settings, StoreSettings};
 
 /// What the system's loader finds when no library was named.
@@ -87,6 +87,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         load_queue_size: settings.load_queue_size,
         execution_concurrency: settings.execution_concurrency,
         metrics_model_limit: settings.metrics_model_limit,
+        after_unload: give_freed_memory_back,
         scheduler: SchedulerConfig { max_queue_size: settings.max_queue_size, infer_timeout: settings.infer_timeout },
     }
 }
@@ -116,7 +117,20 @@ pub(crate) fn frontend_config(settings: &Settings) -> FrontendConfig {
     FrontendConfig {
         max_request_size: settings.max_request_bytes,
         max_response_size: settings.max_response_bytes,
+        body_timeout: settings.body_timeout,
+        invocation_timeout: settings.invocation_timeout,
         registered_roots: settings.sagemaker_model_roots.clone(),
         ..FrontendConfig::default()
+    }
+}
+
+/// What all ports are told about connections.
+pub(crate) fn serve_config(settings: &Settings) -> ServeConfig {
+    ServeConfig {
+        max_connections: settings.max_connections.get(),
+        idle_timeout: settings.idle_timeout,
+        write_timeout: settings.write_timeout,
+        drain_grace: settings.drain_delay,
+        drain_timeout: settings.drain_timeout,
     }
 }

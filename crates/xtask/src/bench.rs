@@ -6,10 +6,20 @@ use anyhow::Result;
 
 use crate::{process, setup, workspace};
 
-pub(crate) fn run(names: &[String]) -> Result<()> {
+/// Every benchmark.
+const ALL: [&str; 2] = ["request", "cold_start"];
+
+pub(crate) fn run(names: &[String], quick: bool) -> Result<()> {
     setup::for_demo()?;
+    let names = if names.is_empty() { ALL.map(str::to_owned).to_vec() } else { names.to_vec() };
     let chosen = names.iter().flat_map(|name| ["--bench", name.as_str()]);
+    let arguments = quick.then_some(["--", "--quick"]).into_iter().flatten();
+    // The whole workspace, so that dependencies have the features that its other builds gave them.
     process::run(
-        Command::new("cargo").args(["bench", "--package", "benches"]).args(chosen).current_dir(workspace::root()),
+        Command::new("cargo")
+            .args(["bench", "--workspace"])
+            .args(chosen)
+            .args(arguments)
+            .current_dir(workspace::root()),
     )
 }

@@ -35,12 +35,15 @@ enum Command {
         #[arg(last = true)]
         cargo_args: Vec<String>,
     },
-    /// Formatting, lints, dependency directions and the rules for source files
+    /// Formatting, lints, dependency directions, the rules for source files, generated files
     Check,
     /// Run the benchmarks (all, or those named)
     Bench {
         /// Names of benchmarks in benches/
         names: Vec<String>,
+        /// A smoke run of seconds; its figures mean little
+        #[arg(long)]
+        quick: bool,
     },
 }
 
@@ -51,7 +54,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test { cargo_args } => test::run(&cargo_args),
         Command::Check => check::run(),
-        Command::Bench { names } => bench::run(&names),
+        Command::Bench { names, quick } => bench::run(&names, quick),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

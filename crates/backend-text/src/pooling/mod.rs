@@ -57,10 +57,17 @@ struct Pooling {
     config: Config,
 }
 
+/// Embeddings of this many bytes are pooled in some 100 µs.
+const BRIEF_BYTES: usize = 512 << 10;
+
 impl ModelInstance for Pooling {
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>> {
         let named = |error: Error| error.with_model(&*self.model);
         batch.requests.iter().map(|request| self.answer(request).map_err(named)).collect()
+    }
+
+    fn is_brief(&self, batch: &Batch) -> bool {
+        crate::input_bytes(batch) <= BRIEF_BYTES
     }
 }
 

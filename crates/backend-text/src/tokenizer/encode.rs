@@ -42,10 +42,17 @@ impl Pad {
 /// One instance; encoding needs no memory of its own, so all of them share the tokenizer.
 pub(crate) struct EncoderInstance(pub(crate) Arc<Encoder>);
 
+/// Text of this many bytes is tokenised in some 100 µs.
+const BRIEF_BYTES: usize = 4 << 10;
+
 impl ModelInstance for EncoderInstance {
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>> {
         let named = |error: Error| error.with_model(&*self.0.model);
         batch.requests.iter().map(|request| self.0.answer(request).map_err(named)).collect()
+    }
+
+    fn is_brief(&self, batch: &Batch) -> bool {
+        crate::input_bytes(batch) <= BRIEF_BYTES
     }
 }
 

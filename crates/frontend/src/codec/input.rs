@@ -1,15 +1,17 @@
 //! Reads one element of `inputs` (KServe v2 "Request Input"), whose data stands in the JSON or behind it.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
-use inference::{DataType, Error, NamedTensor, Result, Shape, Tensor};
+use inference::{DataType, Error, NamedTensor, Result, Shape, Tensor, TensorName};
 
 use super::cursor::{Cursor, Mark};
 use super::data;
-use super::request::{count, refuse_shared_memory};
+use super::request::{check_count, count, refuse_shared_memory};
 
 /// An input whose data may still have to be taken from behind the JSON.
 pub(super) struct Pending {
-    name: String,
+    name: TensorName,
     datatype: DataType,
     shape: Shape,
     data: Data,
@@ -23,7 +25,7 @@ enum Data {
 /// What has been read of an input so far.
 #[derive(Default)]
 struct Parts {
-    name: Option<String>,
+    name: Option<TensorName>,
     datatype: Option<DataType>,
     shape: Option<Shape>,
     tensor: Option<Tensor>,
@@ -41,10 +43,12 @@ impl Parts {
 /// Reads `inputs`.
 pub(super) fn read_all(cursor: &mut Cursor<'_>) -> Result<Vec<Pending>> {
     let mut inputs: Vec<Pending> = Vec::new();
+    let mut seen = HashSet::new();
     cursor.array("'inputs' as an array", |cursor, position| {
+        check_count(cursor, "inputs", position)?;
         let mut parts = Parts::default();
         let input = read(cursor, &mut parts).map_err(|error| error.context(parts.label(position)))?;
-        if inputs.iter().any(|other| other.name == input.name) {
+        if !seen.insert(input.name.clone()) {
             return Err(cursor.fault(&format!("input '{}' is given twice", input.name)));
         }
         inputs.push(input);
@@ -80,7 +84,7 @@ fn read(cursor: &mut Cursor<'_>, parts: &mut Parts) -> Result<Pending> {
 
 fn member(cursor: &mut Cursor<'_>, key: &str, parts: &mut Parts) -> Result<()> {
     match key {
-        "name" => parts.name = Some(cursor.string("'name' as a string")?.into_owned()),
+        "name" => parts.name = Some(TensorName::from(&*cursor.string("'name' as a string")?)),
         "shape" => parts.shape = Some(shape(cursor)?),
         "datatype" => parts.datatype = Some(datatype(cursor)?),
         "data" => match (parts.datatype, &parts.shape) {

@@ -13,5 +13,5 @@ mod response;
 mod tests;
 
 pub(crate) use framing::{Announce, Framing, Layout, announce};
-pub(crate) use request::{WireRequest, parse, raw_input};
-pub(crate) use response::{Answer, Encoded, encode};
+pub(crate) use request::{OutputChoice, WireRequest, parse, raw_input, refuse_shared_memory};
+pub(crate) use response::{Answer, Encoded, classes_of, encode, too_large};

@@ -1,5 +1,6 @@
 //! Reads the body of an inference request (KServe v2 "Inference Request JSON Object", with Triton's extensions).
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,10 @@ use inference::{DataType, Error, NamedTensor, Parameter, Parameters, Result, Sha
 use super::cursor::Cursor;
 use super::framing::Layout;
 use super::input::{self, Pending};
+
+/// The most inputs, and the most outputs, of one request: more than models have, and few enough for looking them up by name
+/// to stay cheap.
+pub(super) const MAX_TENSORS: usize = 4096;
 
 /// An inference request as the wire has it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,15 +114,25 @@ fn parameter(cursor: &mut Cursor<'_>) -> Result<Parameter> {
 
 fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<OutputChoice>> {
     let mut outputs: Vec<OutputChoice> = Vec::new();
+    let mut seen = HashSet::new();
     cursor.array("'outputs' as an array", |cursor, position| {
+        check_count(cursor, "outputs", position)?;
         let output = output(cursor).map_err(|error| error.context(format!("outputs[{position}]")))?;
-        if outputs.iter().any(|other| other.name == output.name) {
+        if !seen.insert(output.name.clone()) {
             return Err(cursor.fault(&format!("output '{}' is requested twice", output.name)));
         }
         outputs.push(output);
         Ok(())
     })?;
     Ok(outputs)
+}
+
+/// Refuses the tensor at `position` when it is one too many.
+pub(super) fn check_count(cursor: &Cursor<'_>, what: &str, position: usize) -> Result<()> {
+    if position < MAX_TENSORS {
+        return Ok(());
+    }
+    Err(cursor.fault(&format!("the request has more than the {MAX_TENSORS} {what} that one request may have")))
 }
 
 fn output(cursor: &mut Cursor<'_>) -> Result<OutputChoice> {
@@ -158,7 +173,7 @@ pub(super) fn count(cursor: &mut Cursor<'_>, name: &str) -> Result<u64> {
 }
 
 /// Silence about a tensor that lies elsewhere would answer wrongly.
-pub(super) fn refuse_shared_memory(parameter: &str) -> Result<()> {
+pub(crate) fn refuse_shared_memory(parameter: &str) -> Result<()> {
     if parameter.starts_with("shared_memory") {
         return Err(Error::unsupported(format!(
             "parameter '{parameter}': shared memory is not supported; send the tensor in the request"

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use inference::{Error, InferResponse, Parameter, Parameters, Result, Tensor};
+use inference::{Error, InferResponse, NamedTensor, Parameter, Parameters, Result, Tensor};
 
 use super::classification::classify;
 use super::numbers_out;
@@ -32,6 +32,26 @@ pub(crate) struct Encoded {
     pub(crate) parts: Vec<Bytes>,
 }
 
+impl Answer<'_> {
+    fn choice(&self, output: &NamedTensor) -> Option<&OutputChoice> {
+        self.choices.iter().find(|choice| choice.name == output.name)
+    }
+
+    fn is_binary(&self, choice: Option<&OutputChoice>) -> bool {
+        choice.and_then(|choice| choice.binary).unwrap_or(self.binary)
+    }
+
+    /// Bytes of tensors that have to be looked at one by one: written as JSON, or sorted into classes. It says how long
+    /// [`encode`] will take.
+    pub(crate) fn converted_bytes(&self, response: &InferResponse) -> usize {
+        let converted = |output: &&NamedTensor| {
+            let choice = self.choice(output);
+            !self.is_binary(choice) || choice.is_some_and(|choice| choice.classes.is_some())
+        };
+        response.outputs.iter().filter(converted).map(|output| output.tensor.data().len()).sum()
+    }
+}
+
 /// Writes a response.
 ///
 /// # Errors
@@ -47,12 +67,12 @@ pub(crate) fn encode(response: &InferResponse, answer: &Answer<'_>) -> Result<En
         if position > 0 {
             json.text.push(b',');
         }
-        let choice = answer.choices.iter().find(|choice| choice.name == output.name);
+        let choice = answer.choice(output);
         let tensor = match choice.and_then(|choice| choice.classes) {
             Some(classes) => Cow::Owned(classes_of(response, &output.name, &output.tensor, classes)?),
             None => Cow::Borrowed(&output.tensor),
         };
-        let is_binary = choice.and_then(|choice| choice.binary).unwrap_or(answer.binary);
+        let is_binary = answer.is_binary(choice);
         write_output(&mut json, &output.name, &tensor, is_binary)
             .map_err(|error| error.context(format!("output '{}'", output.name)))?;
         if is_binary {
@@ -68,7 +88,8 @@ pub(crate) fn encode(response: &InferResponse, answer: &Answer<'_>) -> Result<En
     Ok(Encoded { json_length, parts })
 }
 
-fn classes_of(response: &InferResponse, name: &str, tensor: &Tensor, classes: usize) -> Result<Tensor> {
+/// The best classes of an output, with the model's labels.
+pub(crate) fn classes_of(response: &InferResponse, name: &str, tensor: &Tensor, classes: usize) -> Result<Tensor> {
     let labels = response.model.as_ref().and_then(|model| model.labels.get(name)).map_or(&[][..], Vec::as_slice);
     let batches = response.model.as_ref().is_some_and(|model| model.spec.batches());
     classify(tensor, batches, classes, labels).map_err(|error| error.context(format!("output '{name}'")))
@@ -106,7 +127,8 @@ fn write_output(json: &mut Json, name: &str, tensor: &Tensor, binary: bool) -> R
     Ok(())
 }
 
-fn too_large(max_size: u64) -> Error {
+/// The error of a response that is over its bound.
+pub(crate) fn too_large(max_size: u64) -> Error {
     Error::invalid_argument(format!(
         "the response is larger than the {max_size} bytes that --max-response-size allows; ask for fewer outputs, a smaller \
          batch or binary data, or raise it"

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use inference::{DataType, InferResponse, NamedTensor, Parameter, Shape, Tensor};
 use proptest::prelude::*;
 
-use super::request::OutputChoice;
+use super::request::{MAX_TENSORS, OutputChoice};
 use super::{Answer, Layout, WireRequest, encode, parse, raw_input};
 
 const DEPTH: usize = 100;
@@ -113,6 +113,42 @@ fn bad_requests_say_what_where_and_what_was_expected() {
         let error = read(&json).expect_err(&json);
         assert!(error.contains(expected), "{json}\n  got: {error}\n  not: {expected}");
     }
+}
+
+#[test]
+fn the_number_of_tensors_is_bounded() {
+    let list = |count: usize, members: &str| {
+        (0..count).map(|at| format!(r#"{{"name":"{at}"{members}}}"#)).collect::<Vec<_>>().join(",")
+    };
+    let request = |inputs: usize, outputs: usize| {
+        let input = r#","shape":[1],"datatype":"INT8","data":[1]"#;
+        format!(r#"{{"inputs":[{}],"outputs":[{}]}}"#, list(inputs, input), list(outputs, ""))
+    };
+    let most = read(&request(MAX_TENSORS, MAX_TENSORS)).expect("as many as there may be");
+    assert_eq!((most.inputs.len(), most.outputs.len()), (MAX_TENSORS, MAX_TENSORS));
+    // Comparing each with each of so many would hold a thread for minutes.
+    for (json, what) in [(request(1, 400_000), "outputs"), (request(100_000, 1), "inputs")] {
+        let error = read(&json).expect_err(what);
+        assert!(error.contains(&format!("the request has more than the {MAX_TENSORS} {what}")), "{error}");
+    }
+}
+
+#[test]
+fn what_will_be_converted_is_what_is_not_sent_as_it_is() {
+    let output = |name: &str, length: usize| {
+        NamedTensor::new(name, Tensor::from_vec(Shape::from([length as i64]), vec![1u8; length]).expect("valid"))
+    };
+    let response = InferResponse::new(vec![output("a", 1), output("b", 10), output("c", 100)]);
+    let choice = |name: &str, binary, classes| OutputChoice { name: name.into(), binary, classes };
+    let converted = |binary, choices: &[OutputChoice]| {
+        Answer { id: "", model_name: "m", choices, binary, max_size: 1000 }.converted_bytes(&response)
+    };
+    assert_eq!(converted(false, &[]), 111);
+    assert_eq!(converted(true, &[]), 0);
+    assert_eq!(converted(true, &[choice("b", Some(false), None), choice("c", None, None)]), 10);
+    assert_eq!(converted(false, &[choice("c", Some(true), None)]), 11);
+    // All of an output is looked at to find its best classes, however these are sent.
+    assert_eq!(converted(true, &[choice("c", Some(true), Some(2))]), 100);
 }
 
 #[test]

@@ -6,12 +6,12 @@ use inference::{DataType, Error, IndexEntry, ModelInfo, ModelKey, ModelState, Re
 use serde::{Deserialize, Serialize};
 
 use super::path::ModelPath;
-use crate::body::{self, Bounds};
+use crate::body;
 use crate::status::Failure;
 use crate::{App, Shared, infer, reply};
 
 /// The extensions of KServe v2 that are there, by Triton's names for them.
-const EXTENSIONS: [&str; 4] = ["classification", "model_configuration", "binary_tensor_data", "parameters"];
+pub(crate) const EXTENSIONS: [&str; 4] = ["classification", "model_configuration", "binary_tensor_data", "parameters"];
 /// Bytes that the body of an index request may have.
 const MAX_INDEX_REQUEST: u64 = 64 << 10;
 
@@ -112,8 +112,7 @@ pub(super) async fn index(State(app): State<Shared>, request: Request) -> Respon
 
 async fn index_request(app: &App, request: Request) -> Result<IndexRequest, Failure> {
     let (head, body) = request.into_parts();
-    let bounds = Bounds { size: MAX_INDEX_REQUEST, timeout: app.config.body_timeout };
-    let body = body::read(&head.headers, body, bounds, None).await?;
+    let body = body::read(&head.headers, body, app.bounds(MAX_INDEX_REQUEST), None).await?.bytes;
     if body.trim_ascii().is_empty() {
         return Ok(IndexRequest::default());
     }
@@ -126,18 +125,19 @@ async fn index_request(app: &App, request: Request) -> Result<IndexRequest, Fail
 fn lines(entries: &[IndexEntry], only_ready: bool) -> Vec<IndexLine<'_>> {
     let wanted = entries.iter().filter(|entry| !only_ready || entry.state == ModelState::Ready);
     wanted
-        .map(|entry| {
-            // As Triton, a model that was never asked for is told by its name alone.
-            let never_loaded =
-                entry.state == ModelState::Unavailable && entry.version.is_none() && entry.reason.is_empty();
-            IndexLine {
-                name: &entry.name,
-                version: entry.version.map(|version| version.to_string()),
-                state: (!never_loaded).then(|| entry.state.name()),
-                reason: &entry.reason,
-            }
+        .map(|entry| IndexLine {
+            name: &entry.name,
+            version: entry.version.map(|version| version.to_string()),
+            state: shown_state(entry),
+            reason: &entry.reason,
         })
         .collect()
+}
+
+/// The state in the index; as Triton, a model that was never asked for is told by its name alone.
+pub(crate) fn shown_state(entry: &IndexEntry) -> Option<&'static str> {
+    let never_loaded = entry.state == ModelState::Unavailable && entry.version.is_none() && entry.reason.is_empty();
+    (!never_loaded).then(|| entry.state.name())
 }
 
 fn refuse(key: &ModelKey, failure: Failure) -> Response {

@@ -14,7 +14,9 @@ use axum::routing::{get, post};
 use http::{HeaderValue, header};
 use inference::ModelKey;
 
+pub(crate) use self::describe::{EXTENSIONS, shown_state};
 use self::path::ModelPath;
+pub(crate) use self::path::parse_version;
 use crate::codec::Announce;
 use crate::infer::{self, Invocation};
 use crate::status::{Failure, Status};

@@ -34,7 +34,8 @@ fn key(segments: &HashMap<String, String>) -> Result<ModelKey> {
     Ok(ModelKey { version, ..ModelKey::of_model(name) })
 }
 
-fn parse_version(text: &str) -> Result<u64> {
+/// A version, from its text.
+pub(crate) fn parse_version(text: &str) -> Result<u64> {
     text.parse().ok().filter(|version| *version > 0).ok_or_else(|| {
         Error::invalid_argument(format!(
             "failed to get model version from specified version string '{text}' (details: expected an integer above 0)"

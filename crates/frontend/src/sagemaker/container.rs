@@ -1,13 +1,14 @@
 //! The SageMaker container contract: what the platform asks of a multi-model container.
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use inference::{Error, ErrorKind, ModelKey, Result};
 
 use super::register::{self, Entry};
-use crate::body::{self, Bounds};
+use super::{Segment, segment};
+use crate::body;
 use crate::codec::Announce;
 use crate::infer::{self, Invocation};
 use crate::status::{self, Failure, Status};
@@ -45,11 +46,11 @@ async fn invocations(State(app): State<Shared>, request: Request) -> Response {
 }
 
 /// `POST /models/{name}/invoke`. The header that names an archive may come along, and says nothing more.
-async fn invoke(State(app): State<Shared>, Path(name): Path<String>, request: Request) -> Response {
-    let key = match app.services.control.is_registered(&name) {
+async fn invoke(State(app): State<Shared>, name: Segment, request: Request) -> Response {
+    let key = segment(name).and_then(|name| match app.services.control.is_registered(&name) {
         true => Ok(ModelKey::of_model(name)),
         false => Err(not_registered(&name)),
-    };
+    });
     run(&app, key, request).await
 }
 
@@ -75,19 +76,23 @@ async fn list(State(app): State<Shared>, request: Request) -> Response {
 }
 
 /// `GET /models/{name}`.
-async fn describe(State(app): State<Shared>, Path(name): Path<String>) -> Response {
-    match app.services.control.registered().iter().find(|model| model.name == name) {
-        Some(model) => reply::json(&Entry::from(model)),
-        None => failed(&not_registered(&name).into(), |status| status.container),
+async fn describe(State(app): State<Shared>, name: Segment) -> Response {
+    let entry = segment(name).and_then(|name| {
+        let registered = app.services.control.registered();
+        let model = registered.iter().find(|model| model.name == name);
+        model.map(Entry::from).ok_or_else(|| not_registered(&name))
+    });
+    match entry {
+        Ok(entry) => reply::json(&entry),
+        Err(error) => failed(&error.into(), |status| status.container),
     }
 }
 
 /// `POST /models`.
 async fn load(State(app): State<Shared>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let bounds = Bounds { size: MAX_REGISTRATION, timeout: app.config.body_timeout };
-    let body = match body::read(&head.headers, body, bounds, None).await {
-        Ok(body) => body,
+    let body = match body::read(&head.headers, body, app.bounds(MAX_REGISTRATION), None).await {
+        Ok(whole) => whole.bytes,
         Err(failure) => return failed(&failure, |status| status.container),
     };
     let registration = match register::parse(&body, &app.config.registered_roots) {
@@ -101,8 +106,12 @@ async fn load(State(app): State<Shared>, request: Request) -> Response {
 }
 
 /// `DELETE /models/{name}`: answers when the memory is free.
-async fn unload(State(app): State<Shared>, Path(name): Path<String>) -> Response {
-    match app.services.control.unregister(&name).await {
+async fn unload(State(app): State<Shared>, name: Segment) -> Response {
+    let unloaded = match segment(name) {
+        Ok(name) => app.services.control.unregister(&name).await,
+        Err(error) => Err(error),
+    };
+    match unloaded {
         Ok(()) => reply::empty(200),
         Err(error) => failed(&error.into(), |status| status.container),
     }

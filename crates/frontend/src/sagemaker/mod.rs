@@ -6,3 +6,19 @@ mod runtime;
 
 pub use container::sagemaker_router;
 pub(crate) use runtime::runtime_routes;
+
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
+use inference::{Error, Result};
+
+/// A name in a path, whose fault each API tells in its own shape.
+type Segment = Result<Path<String>, PathRejection>;
+
+/// The name.
+///
+/// # Errors
+/// InvalidArgument when it is not UTF-8 once its escapes are read.
+fn segment(segment: Segment) -> Result<String> {
+    let name = segment.map(|Path(name)| name);
+    name.map_err(|_| Error::invalid_argument("the name in the path is not UTF-8 once its escapes are read"))
+}

@@ -2,14 +2,18 @@
 //!
 //! SDKs choose their exception by the header `x-amzn-ErrorType`, never by the status alone. Signatures are not checked.
 
+use std::panic::AssertUnwindSafe;
+
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
+use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use inference::{Error, Result};
 use serde::Serialize;
 
+use super::{Segment, segment};
 use crate::codec::Announce;
 use crate::infer::{self, Invocation};
 use crate::status::{self, Failure, Status};
@@ -48,9 +52,10 @@ pub(crate) fn runtime_routes() -> Router<Shared> {
 }
 
 /// `InvokeEndpoint`.
-async fn invoke(State(app): State<Shared>, Path(endpoint): Path<String>, request: Request) -> Response {
+async fn invoke(State(app): State<Shared>, endpoint: Segment, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let key = check_endpoint(&app, &endpoint).and_then(|()| infer::target_or_only(&head.headers));
+    let endpoint = segment(endpoint).and_then(|endpoint| check_endpoint(&app, &endpoint));
+    let key = endpoint.and_then(|()| infer::target_or_only(&head.headers));
     let echoed = echoed(&app, &head.headers);
     let invocation = Invocation {
         surface: Surface::Runtime,
@@ -60,7 +65,12 @@ async fn invoke(State(app): State<Shared>, Path(endpoint): Path<String>, request
         announce: Announce::ContentType,
         time_limit: Some(app.config.invocation_timeout),
     };
-    let mut response = infer::answer(&app, invocation, refuse).await;
+    // Nothing that the panic could have left half done is looked at again.
+    let answered = AssertUnwindSafe(infer::answer(&app, invocation, refuse)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|panic| {
+        let error = reply::log_panic(&*panic);
+        refuse(&error.clone().into(), &status::of_error(&error, false))
+    });
     response.headers_mut().extend(echoed);
     response
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use frontend::{DrainReport, FrontendConfig, ServeConfig, Services};
+use frontend::{Admission, DrainReport, FrontendConfig, ServeConfig, Services};
 use inference::{
     BoxFuture, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
     InferResponse, InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState,
@@ -21,16 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 /// What every model of these tests looks like: one FP32 input and output of any length, in batches.
 pub fn model_info(name: &str) -> Arc<ModelInfo> {
+    model_of(name, DataType::Fp32)
+}
+
+/// The same with another type.
+fn model_of(name: &str, datatype: DataType) -> Arc<ModelInfo> {
     let dims = Shape::from([-1]);
-    let input = InputSpec {
-        name: "INPUT0".into(),
-        datatype: DataType::Fp32,
-        dims: dims.clone(),
-        reshape: None,
-        optional: false,
-    };
-    let output =
-        OutputSpec { name: "OUTPUT0".into(), datatype: DataType::Fp32, dims, reshape: None, label_filename: None };
+    let input = InputSpec { name: "INPUT0".into(), datatype, dims: dims.clone(), reshape: None, optional: false };
+    let output = OutputSpec { name: "OUTPUT0".into(), datatype, dims, reshape: None, label_filename: None };
     let spec =
         ModelSpec { max_batch_size: 8, inputs: vec![input], outputs: vec![output], ..ModelSpec::new(name, "identity") };
     let config = protocol::model_config::ModelConfig { name: name.to_owned(), max_batch_size: 8, ..Default::default() };
@@ -64,6 +62,8 @@ pub struct Fake {
     pub gate: Semaphore,
     /// Requests to `slow` whose future was dropped before it finished.
     pub abandoned: AtomicUsize,
+    /// Held by every answer until it was written.
+    pub guard: Arc<()>,
 }
 
 impl Fake {
@@ -74,11 +74,17 @@ impl Fake {
             requests: Mutex::default(),
             gate: Semaphore::new(0),
             abandoned: AtomicUsize::new(0),
+            guard: Arc::new(()),
         })
     }
 
     pub fn last_request(&self) -> InferRequest {
         self.requests.lock().expect("not poisoned").last().cloned().expect("a request came through")
+    }
+
+    /// How many answers have not been written yet.
+    pub fn unwritten(&self) -> usize {
+        Arc::strong_count(&self.guard) - 1
     }
 
     pub async fn wait_for_requests(&self, count: usize) {
@@ -113,7 +119,7 @@ impl Fake {
                 abandoned.0 = None;
             }
             "panic" => panic!("this model panics"),
-            "" | "identity" | "x.tar.gz" | "team/x.tar.gz" | "inner" => {}
+            "" | "identity" | "strings" | "x.tar.gz" | "team/x.tar.gz" | "inner" => {}
             _ if registered && name != "noroom" => {}
             _ => return Err(Self::failure(&key)),
         }
@@ -130,7 +136,7 @@ impl Fake {
             load: Some(load),
         });
         let model = Some(model_info("identity"));
-        Ok(InferResponse { cache, model, ..InferResponse::new(outputs) })
+        Ok(InferResponse { cache, model, guard: Some(self.guard.clone()), ..InferResponse::new(outputs) })
     }
 }
 
@@ -155,6 +161,7 @@ impl ModelControl for Fake {
         Box::pin(async move {
             match key.to_string().as_str() {
                 "identity" | "team/x.tar.gz" => Ok(Description { model: model_info("identity"), cache: None }),
+                "strings" => Ok(Description { model: model_of("strings", DataType::Bytes), cache: None }),
                 _ => Err(Self::failure(&key)),
             }
         })
@@ -233,8 +240,12 @@ pub async fn start() -> Running {
 }
 
 pub async fn start_with(config: FrontendConfig, serve: ServeConfig) -> Running {
+    start_admitting(Admission::default(), config, serve).await
+}
+
+pub async fn start_admitting(admission: Admission, config: FrontendConfig, serve: ServeConfig) -> Running {
     let fake = Fake::new();
-    let services = Services { inference: fake.clone(), control: fake.clone() };
+    let services = Services { inference: fake.clone(), control: fake.clone(), admission };
     let drain = CancellationToken::new();
     let mut addresses = Vec::new();
     let mut servers = Vec::new();

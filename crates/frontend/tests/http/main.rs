@@ -1,6 +1,7 @@
 //! The HTTP surfaces over real sockets, with models that the tests control.
 
 mod binary;
+mod bounds;
 mod fake;
 mod sagemaker;
 mod serving;

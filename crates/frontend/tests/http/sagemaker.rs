@@ -142,3 +142,22 @@ async fn models_are_listed_in_pages_and_invoked_by_their_own_name() {
     // The same error is 503 on the HTTP port.
     assert_eq!(platform(&server, "POST", "/models/noroom/invoke", &request(&[1.0])).await.status, 507);
 }
+
+#[tokio::test]
+async fn a_name_that_is_not_utf_8_and_a_panic_are_told_in_each_apis_own_shape() {
+    let server = start().await;
+    let cases = [("POST", "/models/%ff/invoke"), ("GET", "/models/%ff"), ("DELETE", "/models/%ff")];
+    for (method, path) in cases {
+        let reply = platform(&server, method, path, "{}").await;
+        assert_eq!(reply.status, 400, "{method} {path}");
+        assert!(reply.json()["error"].as_str().expect("an error").contains("not UTF-8"), "{}", reply.text());
+    }
+    let reply = server.post("/endpoints/%ff/invocations", &[], "{}").await;
+    assert_eq!((reply.status, reply.header("x-amzn-errortype")), (400, "ValidationError"));
+    assert!(reply.json()["Message"].as_str().expect("a message").contains("not UTF-8"));
+
+    let reply = server.post(INVOKE, &[("X-Amzn-SageMaker-Target-Model", "panic")], request(&[1.0])).await;
+    assert_eq!((reply.status, reply.header("x-amzn-errortype")), (500, "InternalFailure"));
+    assert!(reply.json()["Message"].as_str().expect("a message").contains("panicked"));
+    assert_eq!(reply.header("x-amzn-requestid").len(), 36);
+}

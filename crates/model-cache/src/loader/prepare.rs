@@ -20,6 +20,8 @@ pub(crate) struct Prepared {
     pub(crate) entry: Option<ModelName>,
     /// What all of them together are expected to take.
     pub(crate) estimate: MemoryUsage,
+    /// A model's configuration states its size, so that the estimate is none.
+    pub(crate) is_stated: bool,
 }
 
 /// A model whose specification is complete.
@@ -70,7 +72,8 @@ impl Loader {
         });
         let models: Vec<PreparedModel> = models.collect();
         let estimate = total(models.iter().map(|model| &model.estimate));
-        Ok(Prepared { models, entry: repository.entry, estimate })
+        let is_stated = models.iter().any(|prepared| prepared.model.spec.memory_bytes.is_some());
+        Ok(Prepared { models, entry: repository.entry, estimate, is_stated })
     }
 
     fn complete(&self, model: RepositoryModel) -> Result<RepositoryModel> {

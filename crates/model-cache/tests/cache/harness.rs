@@ -178,6 +178,7 @@ fn config(budget: u64) -> ModelCacheConfig {
         load_queue_size: 100,
         execution_concurrency: NonZeroUsize::new(4).expect("not zero"),
         metrics_model_limit: 10,
+        after_unload: || {},
         scheduler: SchedulerConfig { max_queue_size: 100, infer_timeout: Duration::from_secs(20) },
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::policy::ArchiveKey;
 use super::reservation::Reservation;
-use super::{CachedArchive, DiskCache, EvictionReason, FetchTiming};
+use super::{CachedArchive, DiskCache, EvictionReason, FetchTiming, touch};
 use crate::archive::{Source, unpack};
 use crate::failure::{Failure, Outcome, Reason};
 use crate::store::{ModelStore, ObjectBody, ObjectInfo};
@@ -62,8 +62,8 @@ impl DiskCache {
             let replaced = state.ledger.confirm(key)?;
             (self.pin_in(&mut state.ledger, key)?, replaced)
         };
-        self.folder.touch(archive.path());
-        self.delete_reserved(&replaced, EvictionReason::Replaced);
+        touch(&archive);
+        self.delete_replaced(replaced);
         Some(archive)
     }
 

@@ -111,15 +111,6 @@ impl Folder {
         self.entries.join(directory).join(TREE)
     }
 
-    /// Notes that an entry was used now; the next start reads the order from it.
-    pub(super) fn touch(&self, tree: &Path) {
-        let path = tree.with_file_name(METADATA_FILE);
-        let touched = File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        if let Err(error) = touched {
-            tracing::warn!(path = %path.display(), %error, "the disk cache's order of use may be lost at the next start");
-        }
-    }
-
     /// Makes an entry vanish at once, then deletes its files.
     pub(super) fn delete(&self, directory: &str) {
         let (from, to) = (self.entries.join(directory), self.staging.join(directory));
@@ -171,10 +162,27 @@ impl Folder {
         retry_when_full(room, || fs::rename(path, &entry))?
             .map_err(|error| Failure::disk("move an unpacked archive into place", error))?;
         staging.keep();
-        File::open(&self.entries)
-            .and_then(|entries| entries.sync_all())
-            .map_err(|error| Failure::disk("flush the list of archives", error))?;
+        self.settle(&name, File::open(&self.entries).and_then(|entries| entries.sync_all()))?;
         Ok(name)
+    }
+
+    /// Keeps a new entry whose appearance is flushed; takes it away otherwise, as nobody would count its bytes.
+    fn settle(&self, name: &str, flushed: io::Result<()>) -> Outcome<()> {
+        flushed.map_err(|error| {
+            self.delete(name);
+            Failure::disk("flush the list of archives", error)
+        })
+    }
+}
+
+/// Notes when an entry was used; the next start reads the order from it. An entry that has left meanwhile needs no note.
+pub(super) fn touch(tree: &Path, used_at: SystemTime) {
+    let path = tree.with_file_name(METADATA_FILE);
+    match File::options().write(true).open(&path).and_then(|file| file.set_modified(used_at)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "the disk cache's order of use may be lost at the next start");
+        }
+        _ => {}
     }
 }
 
@@ -214,4 +222,24 @@ fn remove(path: &Path) -> io::Result<()> {
 fn cannot(what: &str, path: &Path, error: io::Error) -> Error {
     let message = format!("disk cache: cannot {what} '{}': {error}; check --disk-cache", path.display());
     Error::internal(message).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its bytes would stay on disk, counted by nobody, until the next start.
+    #[test]
+    fn an_entry_whose_appearance_cannot_be_flushed_is_taken_away() {
+        let root = tempfile::tempdir().expect("a folder");
+        let (folder, _lock) = Folder::open(root.path()).expect("opens");
+        for name in ["kept", "lost"] {
+            fs::create_dir_all(folder.tree(name)).expect("an entry");
+        }
+        assert!(folder.settle("kept", Ok(())).is_ok());
+        let failure = folder.settle("lost", Err(io::ErrorKind::StorageFull.into())).expect_err("not flushed");
+        assert!(failure.error.message().contains("flush the list of archives"), "{failure}");
+        assert_eq!(names(&folder.entries).expect("listed"), ["kept"]);
+        assert_eq!(names(&folder.staging).expect("listed").len(), 0);
+    }
 }

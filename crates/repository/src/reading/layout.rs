@@ -15,6 +15,9 @@ pub(super) struct ModelDirectory {
     pub(super) name: String,
 }
 
+/// The most model directories of one repository; past it every request to an archive would hold up others for long.
+const MOST_MODELS: usize = 1000;
+
 /// The layouts of archives that are understood, as error messages show them.
 const LAYOUTS: &str = "  one model:                       config.pbtxt, 1/model.onnx
   one model in its directory:      <model>/config.pbtxt, <model>/1/model.onnx
@@ -33,12 +36,12 @@ pub(super) fn archive(root: &Path, name: &str) -> Result<Vec<ModelDirectory>> {
         return Ok(vec![ModelDirectory { path: root.to_owned(), name: name.to_owned() }]);
     }
     if !models.is_empty() {
-        return Ok(with_unfinished(below));
+        return bounded(with_unfinished(below));
     }
     if let [folder] = &below[..] {
         let nested = subfolders(&folder.path)?;
         if nested.iter().any(|directory| is_model(&directory.path)) {
-            return Ok(with_unfinished(nested));
+            return bounded(with_unfinished(nested));
         }
     }
     Err(unknown_layout(root, "no model was found"))
@@ -60,6 +63,17 @@ pub(super) fn folder(root: &Path) -> Result<Vec<ModelDirectory>> {
 fn with_unfinished(directories: Vec<ModelDirectory>) -> Vec<ModelDirectory> {
     let has_version = |path: &Path| versions::present(path).is_ok_and(|versions| !versions.is_empty());
     directories.into_iter().filter(|directory| is_model(&directory.path) || has_version(&directory.path)).collect()
+}
+
+/// Refuses an archive of too many models before any of them is read.
+fn bounded(models: Vec<ModelDirectory>) -> Result<Vec<ModelDirectory>> {
+    if models.len() <= MOST_MODELS {
+        return Ok(models);
+    }
+    Err(Error::invalid_argument(format!(
+        "the archive holds {} models; at most {MOST_MODELS} are allowed",
+        models.len()
+    )))
 }
 
 fn is_model(directory: &Path) -> bool {

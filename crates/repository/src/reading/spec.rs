@@ -15,6 +15,9 @@ use protocol::model_config::{ModelConfig, ModelVersionPolicy};
 use super::platform::Platform;
 use super::support::{self, Support};
 
+/// The most versions of a model that a policy may name.
+const MOST_VERSIONS: usize = 1000;
+
 /// Something wrong with a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -119,6 +122,12 @@ fn version_policy(policy: Option<&ModelVersionPolicy>, findings: &mut Findings) 
             let path = "version_policy.specific";
             if specific.versions.is_empty() {
                 findings.add(path, "`versions` is missing: name the versions to serve");
+            }
+            if specific.versions.len() > MOST_VERSIONS {
+                let count = specific.versions.len();
+                let message = format!("`versions` names {count} versions; at most {MOST_VERSIONS} are allowed");
+                findings.add(format!("{path}.versions[{MOST_VERSIONS}]"), message);
+                return VersionPolicy::default();
             }
             let mut versions = Vec::new();
             for (index, version) in specific.versions.iter().enumerate() {

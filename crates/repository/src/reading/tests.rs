@@ -184,15 +184,7 @@ fn reads_each_dialect() {
     assert_eq!(model.spec.version_policy, VersionPolicy::All);
     assert_eq!(model.spec.output("y").and_then(|output| output.label_filename.clone()), Some("labels.txt".into()));
 
-    // It asks for an order that its priorities would break.
-    check_problems(
-        dialect!("full_scheduling"),
-        &[
-            "14:3: only one priority level is allowed when `preserve_ordering`",
-            "16:26: `timeout_action: DELAY` is not allowed when `preserve_ordering`",
-        ],
-    );
-    let model = only(&dialect!("full_scheduling").replace("preserve_ordering: true", "")).expect("valid");
+    let model = only(dialect!("full_scheduling")).expect("valid");
     assert_eq!(
         (&*model.spec.name, model.spec.backend.as_str(), model.spec.max_batch_size),
         ("ranker", "onnxruntime", 32)
@@ -215,6 +207,7 @@ fn reads_each_dialect() {
     let batching = DynamicBatching {
         preferred_batch_sizes: vec![8, 16],
         max_queue_delay: Duration::from_micros(500),
+        // Its three priorities change the order that it asks for.
         preserve_ordering: false,
         priority_levels: 3,
         default_priority_level: 2,
@@ -472,4 +465,55 @@ fn a_file_that_is_no_text_is_refused() {
     std::fs::write(root.path().join("m/config.pbtxt"), b"name: 'a\xff'").expect("written");
     let error = read_archive(root.path(), "stem").expect_err("not UTF-8").to_string();
     assert!(error.contains("m/config.pbtxt: the file is not UTF-8 from byte 8 on"), "{error}");
+}
+
+/// Numbers and lists of a configuration that would cost memory out of all proportion are refused where they stand.
+#[test]
+fn what_would_blow_up_is_refused_with_its_place() {
+    let many = |one: &str, count: usize| vec![one; count].join(" ");
+    let with = |text: &str| format!("{ONNX}\n{text}");
+    let tensor = |index: usize| format!("input {{ name: 'i{index}' data_type: TYPE_FP32 dims: 1 }}");
+    let tensors = |count: usize| (0..count).map(tensor).collect::<Vec<_>>().join(" ");
+    let steps =
+        |count| format!("platform: 'ensemble'\nensemble_scheduling {{ {} }}", many("step { model_name: 'a' }", count));
+    let cases = [
+        (with("instance_group [{count: 2000000000 kind: KIND_CPU}]"), "m/config.pbtxt:2:", "at most 1024"),
+        (with("instance_group { count: 1025 }"), "m/config.pbtxt:2:", "at most 1024"),
+        (with(&many("instance_group { count: 1000 }", 2)), "m/config.pbtxt:2:", "have 2000 instances; at most 1024"),
+        (with(&many("instance_group { count: 1 }", 65)), "m/config.pbtxt:2:", "65 groups; at most 64"),
+        (with(&format!("instance_group {{ kind: KIND_GPU {} }}", many("gpus: 0", 65))), "m/config.pbtxt:2:", "65 GPUs"),
+        (
+            with(&format!("version_policy {{ specific {{ {} }} }}", many("versions: 1", 1001))),
+            "m/config.pbtxt:2:",
+            "1001",
+        ),
+        (
+            with(&format!("input {{ name: 'x' data_type: TYPE_FP32 {} }}", many("dims: 1", 65))),
+            "m/config.pbtxt:2:",
+            "65 dim",
+        ),
+        (with(&tensors(4097)), "m/config.pbtxt:2:", "4097 inputs; at most 4096"),
+        (steps(1001), "m/config.pbtxt:2:", "1001 steps; at most 1000"),
+    ];
+    for (config, place, message) in cases {
+        let error = only(&config).expect_err(message);
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains(place) && error.message().contains(message), "{error}");
+        assert!(error.message().len() < 300, "one problem, not one per element: {error}");
+    }
+    only(&with("instance_group { count: 1000 } instance_group { count: 24 }")).expect("up to the bound");
+    only(&with(&tensors(4096))).expect("up to the bound");
+}
+
+#[test]
+fn an_archive_of_too_many_models_is_refused() {
+    let root = folder(&[]);
+    for number in 0..1001 {
+        let directory = root.path().join(format!("m{number}"));
+        std::fs::create_dir_all(&directory)
+            .and_then(|()| std::fs::write(directory.join("config.pbtxt"), ONNX))
+            .expect("m");
+    }
+    let error = read_archive(root.path(), "stem").expect_err("too many");
+    assert!(error.message().contains("holds 1001 models; at most 1000"), "{error}");
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -14,16 +15,18 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use inference::{BoxFuture, Error, Result, TargetModel};
+use inference::{BoxFuture, Error, ErrorKind, Result, TargetModel};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::checksum::{Checksum, ChecksumAlgorithm};
-use super::s3_error::{Place, describe};
+use super::s3_error::{Place, describe, not_s3};
 use super::{ModelStore, ObjectBody, ObjectInfo, Operation, count_request, replaced};
 
 /// Where a bucket is and how to talk to it.
@@ -47,6 +50,9 @@ pub struct S3Config {
     pub read_timeout: Duration,
     /// How often a request is tried before its error is reported; at least 1.
     pub max_attempts: u32,
+    /// Requests that may be under way at the same time, at least 1, while their answers' headers are awaited; further ones
+    /// wait, for as long as one request may take. The SDK has no such bound of its own.
+    pub concurrent_requests: usize,
 }
 
 impl S3Config {
@@ -62,6 +68,7 @@ impl S3Config {
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),
             max_attempts: 3,
+            concurrent_requests: 64,
         }
     }
 }
@@ -99,6 +106,10 @@ pub struct S3Store {
     client: Client,
     place: Place,
     read_timeout: Duration,
+    permit_timeout: Duration,
+    permits: Semaphore,
+    /// The bucket exists: an archive was found in it, or the server said that just the key is missing.
+    bucket_was_seen: AtomicBool,
 }
 
 impl S3Store {
@@ -119,6 +130,9 @@ impl S3Store {
             client: Client::from_conf(client_config),
             place: Place::new(config.bucket, prefix, config.endpoint),
             read_timeout: config.read_timeout,
+            permit_timeout: config.connect_timeout + config.read_timeout,
+            permits: Semaphore::new(config.concurrent_requests.max(1)),
+            bucket_was_seen: AtomicBool::new(false),
         }
     }
 
@@ -131,9 +145,43 @@ impl S3Store {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await
-            .map_err(|error| describe(&self.place, target, error))?;
+            .map_err(|error| describe(&self.place, target, error));
+        let output = match output {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.check_bucket(target, error).await),
+            output => output?,
+        };
+        self.bucket_was_seen.store(true, Ordering::Relaxed);
         let checksum = checksum_of(&output);
         self.info(target, output.e_tag.as_deref(), output.content_length, checksum)
+    }
+
+    /// The answer to HEAD has no body, so that a missing bucket and an address that is no S3 server look like a missing
+    /// archive. GET tells them apart; once the bucket is known to be there, it is not asked again.
+    async fn check_bucket(&self, target: &TargetModel, not_found: Error) -> Error {
+        if self.bucket_was_seen.load(Ordering::Relaxed) {
+            return not_found;
+        }
+        let key = self.place.key(target);
+        let answer = self.client.get_object().bucket(&self.place.bucket).key(key).range("bytes=0-0").send().await;
+        if let Err(error) = answer
+            && error.code() != Some("NoSuchKey")
+        {
+            let error = describe(&self.place, target, error);
+            return if error.kind() == ErrorKind::NotFound { not_s3(&self.place, target, error) } else { error };
+        }
+        self.bucket_was_seen.store(true, Ordering::Relaxed);
+        not_found
+    }
+
+    /// Waits until fewer requests are under way than the settings allow.
+    async fn permit(&self, target: &TargetModel) -> Result<SemaphorePermit<'_>> {
+        let permit = tokio::time::timeout(self.permit_timeout, self.permits.acquire()).await;
+        permit.map(|permit| permit.expect("invariant: never closed")).map_err(|_| {
+            let Place { location, .. } = &self.place;
+            let message =
+                format!("'{target}' was not asked for: {location} leaves too many earlier requests unanswered");
+            Error::unavailable(message).with_model(target.as_str())
+        })
     }
 
     // The checksum mode stays off: the checksum is known from HEAD, and verified once, where the bytes are unpacked.
@@ -201,6 +249,7 @@ impl ModelStore for S3Store {
 
     fn head<'a>(&'a self, target: &'a TargetModel) -> BoxFuture<'a, Result<ObjectInfo>> {
         Box::pin(async move {
+            let _permit = self.permit(target).await?;
             let result = self.head_object(target).await;
             count_request(Operation::Head, &result);
             result
@@ -209,6 +258,7 @@ impl ModelStore for S3Store {
 
     fn get<'a>(&'a self, target: &'a TargetModel, etag: &'a str) -> BoxFuture<'a, Result<ObjectBody>> {
         Box::pin(async move {
+            let _permit = self.permit(target).await?;
             let result = self.get_object(target, etag).await;
             count_request(Operation::Get, &result);
             result

@@ -57,6 +57,17 @@ fn missing(place: &Place, target: &TargetModel, code: Option<&str>) -> Error {
     Error::not_found(format!("no archive '{target}' in bucket '{bucket}' under prefix '{prefix}'"))
 }
 
+/// The error for a 404 that names neither a key nor a bucket as missing.
+pub(super) fn not_s3(place: &Place, target: &TargetModel, error: Error) -> Error {
+    Error::unavailable(format!(
+        "the server of {} ({}) answered 404 for '{target}', but not as S3 does; check that --s3-endpoint is the address of \
+         an S3 server",
+        place.location, place.server
+    ))
+    .with_model(target.as_str())
+    .with_source(error)
+}
+
 fn denied(place: &Place, target: &TargetModel, status: u16, code: Option<&str>) -> Error {
     Error::unavailable(format!(
         "access to '{target}' in {} was denied ({status} {}); check the credentials and that they allow s3:GetObject \

@@ -1,4 +1,4 @@
-//! `cargo xtask check`: formatting, lints, dependency directions and the rules for source files.
+//! `cargo xtask check`: formatting, lints, dependency directions, the rules for source files, generated files.
 
 mod dependencies;
 mod sources;
@@ -14,11 +14,13 @@ type Check = (&'static str, fn() -> Result<()>);
 
 /// Runs every check, whatever the ones before it found, so that one run shows all there is to mend.
 pub(crate) fn run() -> Result<()> {
-    let checks: [Check; 4] = [
+    let checks: [Check; 5] = [
         ("formatting", || cargo(&["fmt", "--all", "--check"])),
         ("source files", sources::check),
         ("dependency directions", dependencies::check),
         ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+        // A unit test compares the README's table of options with the one that the server prints.
+        ("generated files", || cargo(&["test", "--quiet", "-p", "server", "options_table"])),
     ];
     let failed: Vec<_> =
         checks.into_iter().filter(|(name, check)| !passes(name, *check)).map(|(name, _)| name).collect();

@@ -21,10 +21,11 @@ const STOP_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 const LOG_LINES_SHOWN: usize = 20;
 
-/// The ports of the HTTP, metrics and SageMaker listeners.
+/// The ports of the HTTP, gRPC, metrics and SageMaker listeners.
 #[derive(Clone, Copy)]
 struct Ports {
     http: u16,
+    grpc: u16,
     metrics: u16,
     sagemaker: u16,
 }
@@ -53,6 +54,7 @@ impl Server {
         command.arg("serve").arg("--model-store").arg(prepared.join("demo-store")).arg("--disk-cache").arg(cache);
         command.arg("--ort-library").arg(prepared.join("onnxruntime/libonnxruntime.so"));
         command.args(["--http-address", "127.0.0.1", "--http-port", &ports.http.to_string()]);
+        command.args(["--grpc-port", &ports.grpc.to_string()]);
         command.args(["--metrics-port", &ports.metrics.to_string(), "--sagemaker-port", &ports.sagemaker.to_string()]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
@@ -79,9 +81,10 @@ impl Server {
     }
 
     pub(super) fn print_urls(&self) {
-        let Ports { http, metrics, sagemaker } = self.ports;
+        let Ports { http, grpc, metrics, sagemaker } = self.ports;
         println!("\nThe server keeps running until Ctrl-C. Archives are in {}.", store().display());
         println!("  inference  http://127.0.0.1:{http}/v2      (also /invocations, /endpoints/NAME/invocations)");
+        println!("  gRPC       127.0.0.1:{grpc}");
         println!("  metrics    http://127.0.0.1:{metrics}/metrics");
         println!("  SageMaker  http://127.0.0.1:{sagemaker}/ping    (the container contract)");
         println!("  log        {}", log_file().display());
@@ -145,11 +148,12 @@ impl Drop for Server {
 impl Ports {
     /// The server's defaults where they are free, else (or where `any` is asked for) whatever the system gives.
     fn choose(any: bool) -> Result<Self> {
-        // All three are held until each has its number, so that no two are the same.
-        let [http, metrics, sagemaker] = [8000, 8002, 8080].map(|default| listen(if any { 0 } else { default }));
-        let (http, metrics, sagemaker) = (http?, metrics?, sagemaker?);
+        // All are held until each has its number, so that no two are the same.
+        let listeners = [8000, 8001, 8002, 8080].map(|default| listen(if any { 0 } else { default }));
+        let [http, grpc, metrics, sagemaker] = listeners;
+        let (http, grpc, metrics, sagemaker) = (http?, grpc?, metrics?, sagemaker?);
         let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-        Ok(Self { http: port(&http)?, metrics: port(&metrics)?, sagemaker: port(&sagemaker)? })
+        Ok(Self { http: port(&http)?, grpc: port(&grpc)?, metrics: port(&metrics)?, sagemaker: port(&sagemaker)? })
     }
 }
 

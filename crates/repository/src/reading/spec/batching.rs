@@ -13,14 +13,11 @@ const PATH: &str = "dynamic_batching";
 /// What the scheduler needs of it. `max_batch_size` is 0 where the configuration leaves it to the model's file.
 pub(super) fn dynamic(given: &ModelDynamicBatching, max_batch_size: u32, findings: &mut Findings) -> DynamicBatching {
     check_levels(given, findings);
-    if given.preserve_ordering {
-        check_order(given, findings);
-    }
     let by_level = given.priority_queue_policy.iter();
     DynamicBatching {
         preferred_batch_sizes: preferred(given, max_batch_size, findings),
         max_queue_delay: Duration::from_micros(given.max_queue_delay_microseconds),
-        preserve_ordering: given.preserve_ordering,
+        preserve_ordering: keeps_order(given),
         priority_levels: given.priority_levels,
         default_priority_level: given.default_priority_level,
         default_queue_policy: given.default_queue_policy.as_ref().map(policy).unwrap_or_default(),
@@ -68,26 +65,19 @@ fn check_levels(given: &ModelDynamicBatching, findings: &mut Findings) {
     }
 }
 
-/// Priorities and delays change the order that `preserve_ordering` promises. Triton refuses this as well.
-fn check_order(given: &ModelDynamicBatching, findings: &mut Findings) {
-    if given.priority_levels > 1 {
-        findings.add(
-            format!("{PATH}.priority_levels"),
-            "only one priority level is allowed when `preserve_ordering` is true",
+/// Whether the order that `preserve_ordering` asks for can be promised. Several priorities, and a policy that delays what
+/// is late, are there to change it: they win, since they decide who waits, and the log says so.
+fn keeps_order(given: &ModelDynamicBatching) -> bool {
+    let delays = |policy: &ModelQueuePolicy| policy.timeout_action() == Action::Delay && may_time_out(policy);
+    let policies = given.default_queue_policy.iter().chain(given.priority_queue_policy.values());
+    let changes_order = given.priority_levels > 1 || policies.into_iter().any(delays);
+    if given.preserve_ordering && changes_order {
+        tracing::warn!(
+            "`preserve_ordering` is passed over beside several priority levels or `timeout_action: DELAY`, which change the \
+             order"
         );
     }
-    let delays = |policy: &ModelQueuePolicy| policy.timeout_action() == Action::Delay && may_time_out(policy);
-    let refuse = |path: String, findings: &mut Findings| {
-        findings.add(path, "`timeout_action: DELAY` is not allowed when `preserve_ordering` is true");
-    };
-    if given.default_queue_policy.as_ref().is_some_and(delays) {
-        refuse(format!("{PATH}.default_queue_policy.timeout_action"), findings);
-    }
-    let mut levels: Vec<u64> = given.priority_queue_policy.iter().filter(|(_, p)| delays(p)).map(|(l, _)| *l).collect();
-    levels.sort_unstable();
-    for level in levels {
-        refuse(format!("{PATH}.priority_queue_policy[{level}].timeout_action"), findings);
-    }
+    given.preserve_ordering && !changes_order
 }
 
 fn may_time_out(policy: &ModelQueuePolicy) -> bool {

@@ -6,13 +6,36 @@ use protocol::model_config::{ModelConfig, ModelInstanceGroup};
 
 use super::Findings;
 
+/// The most instances of one group, and of all groups of a model on one device: far more than any machine runs at once.
+/// Each takes memory even while idle.
+const MOST_INSTANCES: u32 = 1024;
+/// The most groups of a model, and the most GPUs that one of them lists; what a model has at most is their product.
+const MOST_GROUPS: usize = 64;
+
 /// The groups, or the default one where there are none.
 pub(super) fn groups(config: &ModelConfig, findings: &mut Findings) -> Vec<InstanceGroup> {
     if config.instance_group.is_empty() {
         return vec![InstanceGroup::default()];
     }
-    let given = config.instance_group.iter().enumerate();
-    given.map(|(index, given)| group(&format!("instance_group[{index}]"), given, findings)).collect()
+    if config.instance_group.len() > MOST_GROUPS {
+        let message = format!("there are {} groups; at most {MOST_GROUPS} are allowed", config.instance_group.len());
+        findings.add(format!("instance_group[{MOST_GROUPS}]"), message);
+        return Vec::new();
+    }
+    let mut groups: Vec<InstanceGroup> = Vec::with_capacity(config.instance_group.len());
+    let mut total = 0;
+    for (index, given) in config.instance_group.iter().enumerate() {
+        let path = format!("instance_group[{index}]");
+        let group = group(&path, given, findings);
+        let before = total;
+        total += group.count;
+        if before <= MOST_INSTANCES && total > MOST_INSTANCES {
+            let message = format!("the groups up to here have {total} instances; at most {MOST_INSTANCES} are allowed");
+            findings.add(format!("{path}.count"), message);
+        }
+        groups.push(group);
+    }
+    groups
 }
 
 fn group(path: &str, given: &ModelInstanceGroup, findings: &mut Findings) -> InstanceGroup {
@@ -20,6 +43,16 @@ fn group(path: &str, given: &ModelInstanceGroup, findings: &mut Findings) -> Ins
         findings.add(format!("{path}.count"), format!("a group cannot have {} instances", given.count));
         1
     });
+    if count > MOST_INSTANCES {
+        let message = format!("a group cannot have {count} instances; at most {MOST_INSTANCES} are allowed");
+        findings.add(format!("{path}.count"), message);
+    }
+    if given.gpus.len() > MOST_GROUPS {
+        let message = format!("{} GPUs are listed; at most {MOST_GROUPS} are allowed", given.gpus.len());
+        findings.add(format!("{path}.gpus"), message);
+    }
+    // Past the bound the figure has been reported, and the sum of all groups is not to report it again.
+    let count = if count > MOST_INSTANCES { 1 } else { count };
     let kind = match given.kind() {
         Kind::Auto => InstanceKind::Auto,
         Kind::Gpu => InstanceKind::Gpu,

@@ -9,10 +9,18 @@ use protocol::model_config::model_ensembling::Step;
 
 use super::Findings;
 
+/// The most steps of an ensemble; real ones have fewer than ten.
+const MOST_STEPS: usize = 1000;
+
 /// The steps, in the configuration's order.
 pub(super) fn ensemble(given: &ModelEnsembling, positions: &Positions, findings: &mut Findings) -> EnsembleSpec {
     if given.step.is_empty() {
         findings.add("ensemble_scheduling", "an ensemble needs at least one `step`");
+    }
+    if given.step.len() > MOST_STEPS {
+        let message = format!("an ensemble cannot have {} steps; at most {MOST_STEPS} are allowed", given.step.len());
+        findings.add(format!("ensemble_scheduling.step[{MOST_STEPS}]"), message);
+        return EnsembleSpec { steps: Vec::new() };
     }
     let steps = given.step.iter().enumerate();
     let steps = steps.map(|(index, given)| {

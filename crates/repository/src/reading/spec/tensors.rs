@@ -8,8 +8,16 @@ use protocol::model_config::{ModelConfig, ModelTensorReshape};
 
 use super::{Findings, stays_inside};
 
+/// The most inputs, and the most outputs, of a model: as many as a request may carry.
+const MOST_TENSORS: usize = 4096;
+/// The most dimensions of a tensor; NumPy's bound is 64.
+const MOST_DIMS: usize = 64;
+
 /// The inputs, in the configuration's order.
 pub(super) fn inputs(config: &ModelConfig, findings: &mut Findings) -> Vec<InputSpec> {
+    if !check_count("input", config.input.len(), findings) {
+        return Vec::new();
+    }
     let names = config.input.iter().map(|input| input.name.as_str());
     check_names("input", names, findings);
     let spec = |(index, input): (usize, &protocol::model_config::ModelInput)| {
@@ -28,6 +36,9 @@ pub(super) fn inputs(config: &ModelConfig, findings: &mut Findings) -> Vec<Input
 
 /// The outputs, in the configuration's order.
 pub(super) fn outputs(config: &ModelConfig, findings: &mut Findings) -> Vec<OutputSpec> {
+    if !check_count("output", config.output.len(), findings) {
+        return Vec::new();
+    }
     let names = config.output.iter().map(|output| output.name.as_str());
     check_names("output", names, findings);
     let spec = |(index, output): (usize, &protocol::model_config::ModelOutput)| {
@@ -42,6 +53,15 @@ pub(super) fn outputs(config: &ModelConfig, findings: &mut Findings) -> Vec<Outp
         })
     };
     config.output.iter().enumerate().filter_map(spec).collect()
+}
+
+/// Whether there are not too many inputs, or outputs.
+fn check_count(list: &str, count: usize, findings: &mut Findings) -> bool {
+    if count > MOST_TENSORS {
+        let message = format!("a model cannot have {count} {list}s; at most {MOST_TENSORS} are allowed");
+        findings.add(format!("{list}[{MOST_TENSORS}]"), message);
+    }
+    count <= MOST_TENSORS
 }
 
 fn check_names<'a>(list: &str, names: impl Iterator<Item = &'a str>, findings: &mut Findings) {
@@ -70,6 +90,10 @@ fn dims(path: &str, dims: &[i64], findings: &mut Findings) -> Shape {
 }
 
 fn check_dims(path: &str, dims: &[i64], findings: &mut Findings) {
+    if dims.len() > MOST_DIMS {
+        let message = format!("a tensor cannot have {} dimensions; at most {MOST_DIMS} are allowed", dims.len());
+        return findings.add(format!("{path}[{MOST_DIMS}]"), message);
+    }
     for (index, dim) in dims.iter().enumerate() {
         if *dim != -1 && *dim < 1 {
             let message = format!("dimension {dim} is neither a size (1 or more) nor -1 for any size");

@@ -1,0 +1,55 @@
+//! What a benchmark is told on its command line.
+
+use anyhow::{Result, bail};
+
+/// Starts this executable as the bare HTTP server of [`crate::echo`] instead; only the benchmark itself uses it.
+pub const ECHO_SERVER: &str = "--echo-server";
+
+/// How a benchmark is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arguments {
+    /// Runs for seconds, to see that everything works; its figures mean little.
+    pub quick: bool,
+    /// [`ECHO_SERVER`].
+    pub echo_server: bool,
+}
+
+impl Arguments {
+    /// From the process's command line.
+    ///
+    /// # Errors
+    /// For an argument that is not known.
+    pub fn parse() -> Result<Self> {
+        Self::of(std::env::args().skip(1))
+    }
+
+    fn of(arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut parsed = Arguments::default();
+        for argument in arguments {
+            match argument.as_str() {
+                "--quick" => parsed.quick = true,
+                ECHO_SERVER => parsed.echo_server = true,
+                // Cargo says so to every benchmark.
+                "--bench" => {}
+                other => bail!("unknown argument '{other}'; there is only --quick (cargo bench -p benches -- --quick)"),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments> {
+        Arguments::of(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn cargos_own_argument_is_passed_over_and_unknown_ones_are_refused() {
+        assert_eq!(parse("--bench").unwrap(), Arguments::default());
+        assert!(parse("--quick --bench").unwrap().quick);
+        assert!(parse("--fast").unwrap_err().to_string().contains("'--fast'"));
+    }
+}

@@ -1,0 +1,95 @@
+//! What is asked: the same inputs as tensors for a bare backend and as the bytes of an HTTP request.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use inference::{InferRequest, NamedTensor, Shape, Tensor};
+use serde_json::json;
+
+use crate::http::post;
+
+/// The sentences of the demo's request.
+pub const SENTENCES: [&str; 2] = ["A man is eating food.", "Someone has a meal."];
+/// How many numbers an embedding has.
+pub const EMBEDDING: usize = 384;
+
+/// The header that names an archive.
+const TARGET: &str = "x-amzn-sagemaker-target-model";
+/// The header that says where in a body its binary tensors begin.
+const JSON_LENGTH: &str = "inference-header-content-length";
+
+/// So many FP32 numbers for the identity model.
+pub fn numbers(count: usize) -> Vec<f32> {
+    (0..count).map(|index| index as f32).collect()
+}
+
+/// A request of one FP32 input, in process.
+///
+/// # Errors
+/// Never, for a shape that fits.
+pub fn identity_request(numbers: Vec<f32>) -> Result<InferRequest> {
+    let shape = Shape::from([i64::try_from(numbers.len())?]);
+    Ok(InferRequest {
+        inputs: vec![NamedTensor::new("INPUT0", Tensor::from_vec(shape, numbers)?)],
+        ..InferRequest::default()
+    })
+}
+
+/// The same over HTTP, with binary tensors both ways, as `tritonclient` sends it.
+pub fn identity_http(numbers: &[f32]) -> Vec<u8> {
+    let data: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let head = json!({
+        "inputs": [{ "name": "INPUT0", "shape": [numbers.len()], "datatype": "FP32",
+                     "parameters": { "binary_data_size": data.len() } }],
+        "parameters": { "binary_data_output": true },
+    });
+    binary("/v2/models/identity.tar.gz/infer", &head.to_string(), &data)
+}
+
+/// The sentences in process.
+///
+/// # Errors
+/// Never, as the shape fits.
+pub fn sentences_request() -> Result<InferRequest> {
+    let text = Tensor::from_strings(Shape::from([SENTENCES.len() as i64, 1]), &SENTENCES)?;
+    Ok(InferRequest { inputs: vec![NamedTensor::new("TEXT", text)], ..InferRequest::default() })
+}
+
+/// The same over HTTP, as JSON, for an archive of an ensemble.
+pub fn sentences_http(archive: &str) -> Vec<u8> {
+    let body = json!({
+        "inputs": [{ "name": "TEXT", "datatype": "BYTES", "shape": [SENTENCES.len(), 1], "data": SENTENCES }],
+    });
+    let headers = [("content-type", "application/json"), (TARGET, archive)];
+    post("/invocations", &headers, body.to_string().as_bytes())
+}
+
+/// The photo of the demo's request, for its archive of MobileNet.
+///
+/// # Errors
+/// When `cargo xtask setup` has not made it.
+pub fn photo_http() -> Result<Vec<u8>> {
+    let folder = test_util::artifacts().join("demo-requests");
+    let read = |name: &str| fs::read(folder.join(name)).with_context(|| format!("no {name}: run `cargo xtask setup`"));
+    let head = String::from_utf8(read("photo.json")?).context("photo.json is not text")?;
+    let body = Bytes::from(read("photo.body")?);
+    let pixels = body.strip_prefix(head.as_bytes()).unwrap_or(&body);
+    Ok(binary("/v2/models/mobilenet.tar.gz/infer", &head, pixels))
+}
+
+fn binary(path: &str, head: &str, data: &[u8]) -> Vec<u8> {
+    let length = head.len().to_string();
+    let headers = [("content-type", "application/octet-stream"), (JSON_LENGTH, length.as_str())];
+    post(path, &headers, &[head.as_bytes(), data].concat())
+}
+
+/// The embeddings in an answer's JSON.
+///
+/// # Errors
+/// When there are none.
+pub fn embeddings(body: &[u8]) -> Result<Vec<f64>> {
+    let answer: serde_json::Value = serde_json::from_slice(body).context("the answer is not JSON")?;
+    let data = answer["outputs"][0]["data"].as_array().context("the answer has no data")?;
+    data.iter().map(|number| number.as_f64().context("an embedding holds something else than numbers")).collect()
+}

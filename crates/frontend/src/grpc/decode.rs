@@ -1,0 +1,150 @@
+//! Reads a `ModelInferRequest`. Raw tensors are slices of the message, and are not copied.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use inference::{DataType, Error, ModelKey, NamedTensor, Parameter, Result, Shape, TargetModel, Tensor, TensorName};
+use protocol::grpc_service::infer_parameter::ParameterChoice;
+use protocol::grpc_service::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use protocol::grpc_service::{InferParameter, ModelInferRequest};
+
+use super::contents;
+use crate::codec::{OutputChoice, WireRequest, refuse_shared_memory};
+use crate::http::parse_version;
+
+/// A request's parameter that asks for something about the stream, not about the model.
+const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+
+/// The model that a call names.
+///
+/// # Errors
+/// InvalidArgument when the version is not a number above 0.
+pub(super) fn key(target: Option<TargetModel>, name: &str, version: &str) -> Result<ModelKey> {
+    let version = (!version.is_empty()).then(|| parse_version(version)).transpose()?;
+    Ok(ModelKey { target, model: (!name.is_empty()).then(|| name.into()), version })
+}
+
+/// What the message asks for, apart from the model.
+///
+/// # Errors
+/// InvalidArgument that names the input, output or parameter, and what was expected.
+pub(super) fn request(message: ModelInferRequest) -> Result<WireRequest> {
+    let mut wire = WireRequest { id: message.id, ..WireRequest::default() };
+    for (name, value) in message.parameters {
+        match name.as_str() {
+            "timeout" => {
+                let microseconds = count(&name, value)?;
+                wire.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+            }
+            EMPTY_FINAL_RESPONSE => {}
+            _ => {
+                let value = parameter(&name, value)?;
+                wire.parameters.insert(name, value);
+            }
+        }
+    }
+    wire.inputs = inputs(&message.model_name, message.inputs, message.raw_input_contents)?;
+    wire.outputs = outputs(message.outputs)?;
+    Ok(wire)
+}
+
+fn inputs(model: &str, inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<NamedTensor>> {
+    let mut seen = HashSet::new();
+    let uses_raw = !raw.is_empty();
+    let mut raw = raw.into_iter();
+    let mut tensors = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let name = TensorName::from(input.name.as_str());
+        if !seen.insert(name.clone()) {
+            return Err(Error::invalid_argument(format!("input '{name}' is given twice")));
+        }
+        tensors.push(NamedTensor::new(name, tensor(model, input, uses_raw, &mut raw)?));
+    }
+    let surplus = raw.len();
+    if surplus > 0 {
+        return Err(Error::invalid_argument(format!(
+            "unexpected additional input data: raw_input_contents has {surplus} more entries than there are inputs for \
+             model '{model}'"
+        )));
+    }
+    Ok(tensors)
+}
+
+fn tensor(
+    model: &str,
+    input: InferInputTensor,
+    uses_raw: bool,
+    raw: &mut impl Iterator<Item = Bytes>,
+) -> Result<Tensor> {
+    let name = &input.name;
+    check_parameters(&input.parameters).map_err(|error| error.context(format!("input '{name}'")))?;
+    let datatype = datatype(&input.datatype).map_err(|error| error.context(format!("input '{name}'")))?;
+    let shape = Shape::from(input.shape);
+    match input.contents {
+        Some(_) if uses_raw => Err(Error::invalid_argument(format!(
+            "contents field must not be specified when using raw_input_contents for '{name}' for model '{model}'"
+        ))),
+        Some(contents) => contents::tensor(name, model, datatype, shape, contents),
+        None => {
+            let data = raw.next().ok_or_else(|| {
+                Error::invalid_argument(format!(
+                    "unable to find data for input tensor '{name}' for model '{model}' in request."
+                ))
+            })?;
+            Tensor::new(datatype, shape, data).map_err(|error| error.context(format!("input '{name}'")))
+        }
+    }
+}
+
+fn datatype(name: &str) -> Result<DataType> {
+    DataType::from_name(name).ok_or_else(|| {
+        let known: Vec<&str> = DataType::ALL.iter().map(|datatype| datatype.name()).collect();
+        Error::invalid_argument(format!("'datatype' is '{name}'; expected one of {}", known.join(", ")))
+    })
+}
+
+fn outputs(requested: Vec<InferRequestedOutputTensor>) -> Result<Vec<OutputChoice>> {
+    let mut seen = HashSet::new();
+    let mut choices = Vec::with_capacity(requested.len());
+    for mut output in requested {
+        let name = TensorName::from(output.name.as_str());
+        let in_output = |error: Error| error.context(format!("output '{name}'"));
+        if !seen.insert(name.clone()) {
+            return Err(Error::invalid_argument(format!("output '{name}' is requested twice")));
+        }
+        check_parameters(&output.parameters).map_err(in_output)?;
+        let classes = output.parameters.remove("classification");
+        let classes = classes.map(|value| count("classification", value)).transpose().map_err(in_output)?;
+        let classes = classes.and_then(|classes| usize::try_from(classes).ok()).filter(|classes| *classes > 0);
+        choices.push(OutputChoice { name, binary: Some(true), classes });
+    }
+    Ok(choices)
+}
+
+fn check_parameters(parameters: &BTreeMap<String, InferParameter>) -> Result<()> {
+    parameters.keys().try_for_each(|name| refuse_shared_memory(name))
+}
+
+fn parameter(name: &str, value: InferParameter) -> Result<Parameter> {
+    match value.parameter_choice {
+        Some(ParameterChoice::BoolParam(value)) => Ok(Parameter::Bool(value)),
+        Some(ParameterChoice::Int64Param(value)) => Ok(Parameter::Int64(value)),
+        Some(ParameterChoice::Uint64Param(value)) => i64::try_from(value).map(Parameter::Int64).map_err(|_| {
+            Error::invalid_argument(format!("parameter '{name}' is {value}; expected at most {}", i64::MAX))
+        }),
+        Some(ParameterChoice::DoubleParam(value)) => Ok(Parameter::Double(value)),
+        Some(ParameterChoice::StringParam(value)) => Ok(Parameter::String(value)),
+        None => Err(Error::invalid_argument(format!("parameter '{name}' has no value"))),
+    }
+}
+
+/// A parameter that counts something.
+fn count(name: &str, value: InferParameter) -> Result<u64> {
+    match parameter(name, value)? {
+        Parameter::Int64(value) => u64::try_from(value).map_err(|_| {
+            Error::invalid_argument(format!("invalid value for '{name}' parameter: it is {value}; expected >= 0"))
+        }),
+        _ => Err(Error::invalid_argument(format!("invalid value type for '{name}' parameter, expected int64_param"))),
+    }
+}

@@ -1,0 +1,62 @@
+//! Writes a `ModelInferResponse`. Outputs are raw, and share the response's bytes until tonic writes the message.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use inference::{InferResponse, Parameter, Result};
+use protocol::grpc_service::infer_parameter::ParameterChoice;
+use protocol::grpc_service::model_infer_response::InferOutputTensor;
+use protocol::grpc_service::{InferParameter, ModelInferResponse};
+use protocol::message_size;
+
+use crate::codec::{OutputChoice, classes_of, too_large};
+
+/// Writes a response to the request `id`; `model_name` is the name that the client used.
+///
+/// # Errors
+/// InvalidArgument when the message would be larger than `max_size` bytes, or when classes of something that is not numbers
+/// were asked for.
+pub(super) fn response(
+    response: &InferResponse,
+    id: String,
+    model_name: String,
+    choices: &[OutputChoice],
+    max_size: u64,
+) -> Result<ModelInferResponse> {
+    let mut message = ModelInferResponse {
+        id,
+        model_name,
+        model_version: response.model.as_ref().map_or_else(String::new, |model| model.version.to_string()),
+        parameters: response.parameters.iter().map(|(name, value)| (name.clone(), parameter(value))).collect(),
+        ..ModelInferResponse::default()
+    };
+    for output in &response.outputs {
+        let classes = choices.iter().find(|choice| choice.name == output.name).and_then(|choice| choice.classes);
+        let tensor = match classes {
+            Some(classes) => Cow::Owned(classes_of(response, &output.name, &output.tensor, classes)?),
+            None => Cow::Borrowed(&output.tensor),
+        };
+        message.outputs.push(InferOutputTensor {
+            name: output.name.to_string(),
+            datatype: tensor.datatype().name().to_owned(),
+            shape: tensor.shape().to_vec(),
+            ..InferOutputTensor::default()
+        });
+        message.raw_output_contents.push(Bytes::clone(tensor.data()));
+    }
+    if message_size(&message) as u64 > max_size {
+        return Err(too_large(max_size));
+    }
+    Ok(message)
+}
+
+/// A parameter as the wire has it.
+pub(super) fn parameter(value: &Parameter) -> InferParameter {
+    let choice = match value {
+        Parameter::Bool(value) => ParameterChoice::BoolParam(*value),
+        Parameter::Int64(value) => ParameterChoice::Int64Param(*value),
+        Parameter::Double(value) => ParameterChoice::DoubleParam(*value),
+        Parameter::String(value) => ParameterChoice::StringParam(value.clone()),
+    };
+    InferParameter { parameter_choice: Some(choice) }
+}

@@ -1,0 +1,190 @@
+//! Inference over gRPC: one call at a time, and many on a stream.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::stream::{self, BoxStream, StreamExt};
+use http::HeaderMap;
+use inference::{Error, InferRequest, InferResponse, ModelKey, Parameter, Result, TargetModel};
+use protocol::grpc_service::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use protocol::message_size;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::gate::{self, Ticket};
+use super::{decode, encode, failure, timeout};
+use crate::status::Failure;
+use crate::telemetry::{InFlight, Surface, count_copy};
+use crate::{App, Shared, body, infer};
+
+/// How many requests of one stream are worked on at once. Further ones stay on the wire.
+const STREAM_CONCURRENCY: usize = 32;
+/// Metadata by which a client asks that a failing request ends its stream with a status.
+const ERRORS_AS_STATUS: &str = "triton_grpc_error";
+/// The parameter of an answer on a stream that says that it is the request's last.
+const FINAL_RESPONSE: &str = "triton_final_response";
+
+/// What a call's metadata says.
+struct Head {
+    target: Option<TargetModel>,
+    deadline: Option<Instant>,
+}
+
+impl Head {
+    fn read(headers: &HeaderMap, began: Instant) -> Result<Head> {
+        let deadline = timeout::of_call(headers)?.and_then(|timeout| began.checked_add(timeout));
+        Ok(Head { target: infer::target(headers)?, deadline })
+    }
+}
+
+/// An answer, and what is told about it in the call's metadata.
+struct Answered {
+    message: ModelInferResponse,
+    headers: HeaderMap,
+}
+
+/// `ModelInfer`.
+pub(super) async fn unary(
+    app: &App,
+    request: Request<ModelInferRequest>,
+) -> Result<Response<ModelInferResponse>, Status> {
+    let ticket = request.extensions().get::<Ticket>().and_then(Ticket::take);
+    let in_flight = ticket.unwrap_or_else(|| InFlight::begin(Surface::Grpc));
+    let (metadata, _, message) = request.into_parts();
+    let head = Head::read(metadata.as_ref(), in_flight.began());
+    let Answered { message, headers } = match head {
+        Ok(head) => answer(app, &head, message, in_flight).await,
+        Err(error) => {
+            let failure = Failure::from(error);
+            gate::record(in_flight, &failure);
+            Err(failure)
+        }
+    }
+    .map_err(|failure| failure::status(&failure))?;
+    let mut response = Response::new(message);
+    response.metadata_mut().as_mut().extend(headers);
+    Ok(response)
+}
+
+/// `ModelStreamInfer`: requests are worked on at once, and answered in their order.
+pub(super) fn stream(
+    app: Shared,
+    request: Request<Streaming<ModelInferRequest>>,
+    closing: CancellationToken,
+) -> Result<BoxStream<'static, Result<ModelStreamInferResponse, Status>>, Status> {
+    let (metadata, _, requests) = request.into_parts();
+    let head = Head::read(metadata.as_ref(), Instant::now());
+    let head = Arc::new(head.map_err(|error| failure::refuse(&ModelKey::default(), error))?);
+    let errors_as_status = metadata.get(ERRORS_AS_STATUS).is_some_and(|value| value == "true");
+    let answers = requests.take_until(closing.clone().cancelled_owned()).map(move |message| {
+        let (app, head) = (app.clone(), head.clone());
+        async move { on_stream(&app, &head, message, errors_as_status).await }
+    });
+    let farewell = stream::once(async move { closing.is_cancelled() }).filter_map(async |closing| {
+        closing.then(|| Err(failure::refuse(&ModelKey::default(), Error::unavailable("the server is shutting down"))))
+    });
+    Ok(answers.buffered(STREAM_CONCURRENCY).chain(farewell).boxed())
+}
+
+async fn on_stream(
+    app: &App,
+    head: &Head,
+    message: Result<ModelInferRequest, Status>,
+    errors_as_status: bool,
+) -> Result<ModelStreamInferResponse, Status> {
+    let in_flight = InFlight::begin(Surface::Grpc);
+    let message = match message {
+        Ok(message) => message,
+        // The stream cannot be read any further.
+        Err(status) => {
+            let failure = gate::of_tonic(&status, app.config.max_request_size);
+            gate::record(in_flight, &failure);
+            return Err(failure::status(&failure));
+        }
+    };
+    let id = message.id.clone();
+    match answer(app, head, message, in_flight).await {
+        Ok(Answered { mut message, .. }) => {
+            message.parameters.insert(FINAL_RESPONSE.to_owned(), encode::parameter(&Parameter::Bool(true)));
+            Ok(ModelStreamInferResponse { error_message: String::new(), infer_response: Some(message) })
+        }
+        Err(failure) if errors_as_status => Err(failure::status(&failure)),
+        Err(failure) => Ok(ModelStreamInferResponse {
+            error_message: failure.message().to_owned(),
+            infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
+        }),
+    }
+}
+
+/// Answers one request, and records its one outcome.
+async fn answer(app: &App, head: &Head, message: ModelInferRequest, in_flight: InFlight) -> Result<Answered, Failure> {
+    let key = decode::key(head.target.clone(), &message.model_name, &message.model_version);
+    let name = key.clone().unwrap_or_default();
+    let outcome = match key {
+        Ok(key) => admit(app, key, head.deadline, message, in_flight.began()).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(answered) => {
+            in_flight.succeed();
+            Ok(answered)
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            let line = failure.status(false);
+            infer::log(&name, &failure, &line);
+            in_flight.fail(line.label);
+            Err(failure)
+        }
+    }
+}
+
+/// Lets a request in, or says that there are too many. Its message is in memory already, but soon gone when it is refused.
+async fn admit(
+    app: &App,
+    key: ModelKey,
+    deadline: Option<Instant>,
+    message: ModelInferRequest,
+    began: Instant,
+) -> Result<Answered> {
+    let _request = app.services.admission.enter()?;
+    let mut body = app.services.admission.body();
+    body.add(message_size(&message))?;
+    run(app, key, deadline, message, began).await
+}
+
+async fn run(
+    app: &App,
+    key: ModelKey,
+    deadline: Option<Instant>,
+    message: ModelInferRequest,
+    began: Instant,
+) -> Result<Answered> {
+    let mut wire = decode::request(message)?;
+    let inputs = std::mem::take(&mut wire.inputs);
+    // tonic gathers a message's frames in one buffer.
+    count_copy("grpc_message_in", inputs.iter().map(|input| input.tensor.data().len()).sum());
+    let own = wire.timeout.and_then(|timeout| began.checked_add(timeout));
+    let request = InferRequest {
+        model: key.clone(),
+        id: wire.id.clone(),
+        inputs,
+        outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
+        parameters: std::mem::take(&mut wire.parameters),
+        deadline: [deadline, own].into_iter().flatten().min(),
+    };
+    let response: InferResponse = app.services.inference.infer(request).await?;
+    let mut headers = HeaderMap::new();
+    if let Some(outcome) = &response.cache {
+        infer::cache_headers(&mut headers, outcome);
+    }
+    let name = infer::name(&key, &response);
+    let mut message = encode::response(&response, wire.id, name, &wire.outputs, app.config.max_response_size)?;
+    // tonic writes the message when it is asked for, which is after this call.
+    if let (Some(guard), Some(last)) = (response.guard, message.raw_output_contents.last_mut()) {
+        *last = body::guarded(std::mem::take(last), guard);
+    }
+    // And writes a message into one buffer.
+    count_copy("grpc_message_out", message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
+    Ok(Answered { message, headers })
+}

@@ -1,0 +1,68 @@
+//! The gRPC port: Triton's `inference.GRPCInferenceService`, `grpc.health.v1.Health`, and reflection.
+//!
+//! A call's way: [`gate`] (counts it, decides on compression) → tonic (frames, protobuf) → [`service`] → [`decode`] → the
+//! models → [`encode`]. Errors become statuses in [`failure`] alone, by the table that HTTP uses too.
+
+mod contents;
+mod decode;
+mod describe;
+mod encode;
+mod failure;
+mod gate;
+mod health;
+mod infer;
+mod service;
+#[cfg(test)]
+mod tests;
+mod timeout;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::middleware::from_fn;
+use axum::response::Response;
+use protocol::grpc_service::grpc_inference_service_server::GrpcInferenceServiceServer;
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding::{Deflate, Gzip};
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::health::HealthService;
+use self::service::InferenceGrpc;
+use crate::{App, FrontendConfig, Services};
+
+/// The routes of the gRPC port (8001). Streams take no further requests once `closing` is cancelled: they would keep their
+/// connections from ending.
+pub fn grpc_router(services: Services, config: FrontendConfig, closing: CancellationToken) -> Router {
+    let max_request_size = usize::try_from(config.max_request_size).unwrap_or(usize::MAX);
+    let health = HealthService { control: services.control.clone(), closing: closing.clone() };
+    let app = Arc::new(App { services, config });
+    let inference = GrpcInferenceServiceServer::new(InferenceGrpc { app: app.clone(), closing })
+        .max_decoding_message_size(max_request_size)
+        // Our own bound is checked before a response is encoded.
+        .max_encoding_message_size(usize::MAX)
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate)
+        .send_compressed(Gzip)
+        .send_compressed(Deflate);
+    let mut routes = Routes::new(inference).add_service(HealthServer::new(health));
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(protocol::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let valid = "invariant: the descriptors are written by the build";
+    routes = routes.add_service(described().build_v1().expect(valid));
+    routes = routes.add_service(described().build_v1alpha().expect(valid));
+    routes
+        .into_axum_router()
+        .layer(from_fn(move |request, next| gate::pass(app.clone(), request, next)))
+        .layer(CatchPanicLayer::custom(panicked as fn(Box<dyn Any + Send>) -> Response))
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> Response {
+    failure::status(&crate::reply::log_panic(&*payload).into()).into_http::<Body>()
+}

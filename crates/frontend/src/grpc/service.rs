@@ -1,0 +1,208 @@
+//! `inference.GRPCInferenceService`, call by call.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::stream::BoxStream;
+use inference::{Error, ModelInfo, ModelKey, Result as InferenceResult};
+use protocol::grpc_service::grpc_inference_service_server::GrpcInferenceService;
+use protocol::grpc_service::{
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
+    CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse,
+    LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
+    TraceSettingResponse,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{decode, describe, failure, infer, timeout};
+use crate::Shared;
+
+const SHARED_MEMORY: &str = "shared memory is not supported yet; send tensors in the request";
+
+/// The service.
+pub(super) struct InferenceGrpc {
+    pub(super) app: Shared,
+    /// Cancelled when streams are to end.
+    pub(super) closing: CancellationToken,
+}
+
+impl InferenceGrpc {
+    /// The model that a call names and what it is; loads it, as HTTP does.
+    async fn describe(
+        &self,
+        call: &MetadataMap,
+        name: &str,
+        version: &str,
+    ) -> Result<(ModelKey, Arc<ModelInfo>), Status> {
+        let key = key(call, name, version)?;
+        let deadline =
+            timeout::of_call(call.as_ref()).map(|timeout| timeout.and_then(|time| Instant::now().checked_add(time)));
+        let deadline = deadline.map_err(|error| failure::refuse(&key, error))?;
+        match self.app.services.control.describe(&key, deadline).await {
+            Ok(found) => Ok((key, found.model)),
+            Err(error) => Err(failure::refuse(&key, error)),
+        }
+    }
+}
+
+fn key(call: &MetadataMap, name: &str, version: &str) -> Result<ModelKey, Status> {
+    let key: InferenceResult<ModelKey> =
+        crate::infer::target(call.as_ref()).and_then(|target| decode::key(target, name, version));
+    key.map_err(|error| failure::refuse(&ModelKey::default(), error))
+}
+
+/// A call that this server does not answer, and why.
+fn missing(call: &str, why: &str) -> Status {
+    failure::refuse(&ModelKey::default(), Error::unsupported(format!("{call}: {why}")))
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for InferenceGrpc {
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
+        Ok(Response::new(ServerReadyResponse { ready: self.app.services.control.is_server_ready() }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
+        let ModelReadyRequest { name, version } = request.get_ref();
+        let key = key(request.metadata(), name, version)?;
+        Ok(Response::new(ModelReadyResponse { ready: self.app.services.control.is_model_ready(&key) }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        Ok(Response::new(describe::server(&self.app.config)))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let (call, _, ModelMetadataRequest { name, version }) = request.into_parts();
+        let (key, info) = self.describe(&call, &name, &version).await?;
+        Ok(Response::new(describe::model(&key, &info)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let (call, _, ModelConfigRequest { name, version }) = request.into_parts();
+        let (key, info) = self.describe(&call, &name, &version).await?;
+        describe::config(&info).map(Response::new).map_err(|error| failure::refuse(&key, error))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        Ok(Response::new(describe::index(self.app.services.control.index(), request.get_ref().ready)))
+    }
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+        infer::unary(&self.app, request).await
+    }
+
+    type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        infer::stream(self.app.clone(), request, self.closing.clone()).map(Response::new)
+    }
+
+    async fn model_statistics(
+        &self,
+        _: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        Err(missing(
+            "ModelStatistics",
+            "statistics of single models are not kept for clients yet; the metrics port has the server's counters",
+        ))
+    }
+
+    async fn repository_model_load(
+        &self,
+        _: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        Err(missing(
+            "RepositoryModelLoad",
+            "models cannot be loaded by name yet; an archive is loaded when it is first asked for",
+        ))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        _: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        Err(missing(
+            "RepositoryModelUnload",
+            "models cannot be unloaded by name yet; an archive is unloaded when its room is needed",
+        ))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
+        Err(missing("SystemSharedMemoryStatus", SHARED_MEMORY))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
+        Err(missing("SystemSharedMemoryRegister", SHARED_MEMORY))
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
+        Err(missing("SystemSharedMemoryUnregister", SHARED_MEMORY))
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
+        Err(missing("CudaSharedMemoryStatus", SHARED_MEMORY))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
+        Err(missing("CudaSharedMemoryRegister", SHARED_MEMORY))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
+        Err(missing("CudaSharedMemoryUnregister", SHARED_MEMORY))
+    }
+
+    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Result<Response<TraceSettingResponse>, Status> {
+        Err(missing("TraceSetting", "tracing cannot be set by clients yet"))
+    }
+
+    async fn log_settings(&self, _: Request<LogSettingsRequest>) -> Result<Response<LogSettingsResponse>, Status> {
+        Err(missing("LogSettings", "logging cannot be set by clients yet; start the server with --log"))
+    }
+}
