@@ -47,7 +47,8 @@ pub struct LoadedModel {
     pub memory: MemoryUsage,
 }
 
-/// Requests that run together. Today a batch holds one request; an instance must accept any number from 1 on.
+/// Requests that run together. Today a batch holds one request, into which the scheduler has joined the tensors of those
+/// that it batches; an instance must accept any number from 1 on.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The requests; every tensor has been checked against the model's specification, and has the shape that the backend

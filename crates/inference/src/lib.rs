@@ -5,6 +5,7 @@
 //! mean is on the type.
 
 mod backend;
+mod batching;
 mod bytes_tensor;
 mod check;
 mod datatype;
@@ -21,6 +22,7 @@ mod shape;
 mod tensor;
 
 pub use backend::{Backend, Batch, LoadedModel, ModelArtifact, ModelInstance, Placement};
+pub use batching::{DynamicBatching, QueuePolicy, TimeoutAction};
 pub use bytes_tensor::{BytesElements, encode_bytes_elements};
 pub use check::check_request;
 pub use datatype::DataType;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{DataType, ModelName, Shape, TensorName};
+use crate::{DataType, DynamicBatching, ModelName, Shape, TensorName};
 
 /// An input that a model declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub struct ModelSpec {
     pub parameters: BTreeMap<String, String>,
     /// The steps, for an ensemble.
     pub ensemble: Option<EnsembleSpec>,
+    /// How requests are joined into batches; `None` where each runs on its own.
+    pub dynamic_batching: Option<DynamicBatching>,
     /// How long a request may take, when the parameter `infer_timeout` overrides the server's default.
     pub infer_timeout: Option<Duration>,
     /// Bytes that the model takes once loaded, when the parameter `memory_bytes` says so.
@@ -157,6 +159,7 @@ impl ModelSpec {
             instance_groups: vec![InstanceGroup::default()],
             parameters: BTreeMap::new(),
             ensemble: None,
+            dynamic_batching: None,
             infer_timeout: None,
             memory_bytes: None,
         }

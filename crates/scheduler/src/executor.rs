@@ -81,3 +81,12 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
 /// The work was not done in time. It goes on, and its result is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overdue;
+
+/// What the caller of an overdue execution is told.
+pub(crate) fn overdue(model: &str) -> Error {
+    Error::deadline_exceeded(format!(
+        "model '{model}' took longer than the request may; raise --infer-timeout, the model's parameter infer_timeout, or the \
+         request's own timeout"
+    ))
+    .from_model()
+}

@@ -45,6 +45,11 @@ impl InstancePool {
         self.state.lock().alive
     }
 
+    /// Whether an instance is free and nobody waits for it.
+    pub(crate) fn has_free(&self) -> bool {
+        self.permits.available_permits() > 0
+    }
+
     /// An instance, if one is free and nobody waits for it.
     ///
     /// # Errors

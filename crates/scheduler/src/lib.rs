@@ -1,12 +1,15 @@
 //! Runs requests on loaded models: a queue and instances for one model, steps in order for an ensemble.
 //!
-//! What decides (the ensemble's plan, what a request demands of it, which step may start) is pure and stands in files of
+//! What decides (which requests form a batch, the ensemble's plan, what a request demands of it, which step may start) is pure and stands in files of
 //! its own; what waits, runs and counts is in [`ScheduledModel`] and [`Ensemble`].
 
 mod answer;
+mod batcher;
 mod config;
+mod dynamic;
 mod ensemble;
 pub mod ensemble_plan;
+mod execution;
 mod executor;
 mod instances;
 mod labels;

@@ -44,6 +44,7 @@ pub struct ModelMetrics {
     output_us: Counter,
     pending: Gauge,
     queue_seconds: Histogram,
+    copies: Counter,
 }
 
 impl ModelMetrics {
@@ -76,11 +77,27 @@ impl ModelMetrics {
             output_us: count("nv_inference_compute_output_duration_us"),
             pending,
             queue_seconds: histogram!("panoply_queue_duration_seconds"),
+            copies: counter!("panoply_tensor_copies_total", "reason" => "batching"),
         }
     }
 
     pub(crate) fn pending(&self) -> Gauge {
         self.pending.clone()
+    }
+
+    /// Requests have begun to wait.
+    pub(crate) fn entered(&self, requests: usize) {
+        self.pending.increment(requests as f64);
+    }
+
+    /// Requests wait no longer.
+    pub(crate) fn left(&self, requests: usize) {
+        self.pending.decrement(requests as f64);
+    }
+
+    /// Tensors were copied to stand together.
+    pub(crate) fn joined(&self, tensors: u64) {
+        self.copies.increment(tensors);
     }
 
     pub(crate) fn executed(&self) {

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Instant as StdInstant;
 
 use inference::{
-    Batch, BoxFuture, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage,
-    ModelInfo, ModelSpec, Result,
+    Batch, BoxFuture, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage, ModelInfo,
+    ModelSpec, Result,
 };
 use tokio::time::Instant;
 
 use crate::answer::{Expectation, conform, prepare};
 use crate::config::SchedulerConfig;
-use crate::executor::{Executor, Overdue, run_blocking};
+use crate::dynamic::{Answer, DynamicQueue};
+use crate::execution::run_one;
+use crate::executor::{Executor, Overdue, overdue, run_blocking};
 use crate::instances::InstancePool;
 use crate::metric::{ModelMetrics, Served};
 use crate::queue::{Queue, Turn};
@@ -23,9 +24,17 @@ use crate::queue::{Queue, Turn};
 pub struct ScheduledModel {
     info: Arc<ModelInfo>,
     memory: MemoryUsage,
-    queue: Queue,
+    line: Line,
     config: SchedulerConfig,
-    metrics: ModelMetrics,
+    metrics: Arc<ModelMetrics>,
+}
+
+/// Where requests wait.
+enum Line {
+    /// Each runs on its own.
+    Single(Queue),
+    /// Those that wait together run together.
+    Batching(Arc<DynamicQueue>),
 }
 
 impl ScheduledModel {
@@ -37,14 +46,14 @@ impl ScheduledModel {
         config: SchedulerConfig,
         metrics: ModelMetrics,
     ) -> Arc<Self> {
-        let queue = Queue {
-            instances: InstancePool::new(info.spec.name.clone(), loaded.instances),
-            executor,
-            max_size: config.max_queue_size,
-            waiting: AtomicUsize::new(0),
-            pending: metrics.pending(),
-        };
-        Arc::new(ScheduledModel { info, memory: loaded.memory, queue, config, metrics })
+        let (metrics, max_size) = (Arc::new(metrics), config.max_queue_size);
+        let instances = InstancePool::new(info.spec.name.clone(), loaded.instances);
+        let batching =
+            DynamicQueue::new(info.spec.clone(), instances.clone(), executor.clone(), max_size, metrics.clone());
+        let single =
+            || Queue { instances, executor, max_size, waiting: AtomicUsize::new(0), pending: metrics.pending() };
+        let line = batching.map_or_else(|| Line::Single(single()), Line::Batching);
+        Arc::new(ScheduledModel { info, memory: loaded.memory, line, config, metrics })
     }
 
     /// What can be told about the model.
@@ -61,42 +70,37 @@ impl ScheduledModel {
         let spec = &*self.info.spec;
         let deadline = self.config.deadline(spec, &request, arrived.into_std()).map(Instant::from_std);
         let (request, expected) = prepare(spec, request)?;
-        let turn = self.queue.turn(deadline).await.map_err(|error| name_model(spec, error))?;
-        let queued = arrived.elapsed();
-        self.metrics.waited(queued);
-        let response = self.execute(turn, deadline, request).await.map_err(|error| name_model(spec, error))?;
+        let answer = match &self.line {
+            Line::Single(queue) => self.run_alone(queue, request, arrived, deadline).await,
+            Line::Batching(queue) => queue.run(request, expected.batch, arrived, deadline).await,
+        };
+        let Answer { queued, result } = answer.map_err(|error| name_model(spec, error))?;
+        let response = result.map_err(|error| name_model(spec, error))?;
         let served = Served { batch_size: expected.batch_size(), queued, compute: response.timing };
         Ok((self.finish(&expected, response)?, served))
     }
 
-    /// Runs the request as a batch of its own.
-    async fn execute(&self, turn: Turn, deadline: Option<Instant>, request: InferRequest) -> Result<InferResponse> {
-        let Turn { instance, permit } = turn;
+    /// Runs the request as a batch of its own, once it is its turn.
+    async fn run_alone(
+        &self,
+        queue: &Queue,
+        request: InferRequest,
+        arrived: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<Answer> {
+        let Turn { instance, permit } = queue.turn(deadline).await?;
+        let queued = arrived.elapsed();
+        self.metrics.waited(queued);
         let batch = Batch { requests: vec![request] };
-        let is_brief = instance.is_brief(&batch);
-        let work = move || {
-            let begin = StdInstant::now();
-            (instance.execute(batch), begin.elapsed())
-        };
-        let (results, took) = match is_brief {
-            true => work(),
-            false => run_blocking(permit, deadline, work).await?.map_err(|Overdue| self.overdue())?,
+        let result = match instance.is_brief(&batch) {
+            true => run_one(instance, batch),
+            false => {
+                let execution = run_blocking(permit, deadline, move || run_one(instance, batch));
+                execution.await?.map_err(|Overdue| overdue(&self.info.spec.name))?
+            }
         };
         self.metrics.executed();
-        let mut response = only_one(results?)??;
-        if response.timing == ComputeTiming::default() {
-            response.timing.infer = took;
-        }
-        Ok(response)
-    }
-
-    fn overdue(&self) -> Error {
-        Error::deadline_exceeded(format!(
-            "model '{}' took longer than the request may; raise --infer-timeout, the model's parameter infer_timeout, or the \
-             request's own timeout",
-            self.info.spec.name
-        ))
-        .from_model()
+        Ok(Answer { queued, result })
     }
 
     fn finish(&self, expected: &Expectation, mut response: InferResponse) -> Result<InferResponse> {
@@ -117,16 +121,9 @@ impl InferenceService for ScheduledModel {
 
     /// Whether an instance is left; those that panicked are gone.
     fn is_usable(&self) -> bool {
-        self.queue.instances.alive() > 0
-    }
-}
-
-fn only_one(mut results: Vec<Result<InferResponse>>) -> Result<Result<InferResponse>> {
-    match (results.pop(), results.len()) {
-        (Some(result), 0) => Ok(result),
-        (last, others) => {
-            let count = others + usize::from(last.is_some());
-            Err(Error::internal(format!("a backend returned {count} results for a batch of 1 request")).from_model())
+        match &self.line {
+            Line::Single(queue) => queue.instances.alive() > 0,
+            Line::Batching(queue) => queue.instances.alive() > 0,
         }
     }
 }

@@ -42,7 +42,7 @@ impl Queue {
         let place = self.enter()?;
         let turn = self.wait(instance);
         let turn = match deadline {
-            Some(deadline) => timeout_at(deadline, turn).await.map_err(|_elapsed| self.late())??,
+            Some(deadline) => timeout_at(deadline, turn).await.map_err(|_elapsed| late(self.instances.model()))??,
             None => turn.await?,
         };
         drop(place);
@@ -76,14 +76,15 @@ impl Queue {
 
     fn refuse_late(&self, deadline: Option<Instant>) -> Result<()> {
         match deadline {
-            Some(deadline) if deadline <= Instant::now() => Err(self.late()),
+            Some(deadline) if deadline <= Instant::now() => Err(late(self.instances.model())),
             _ => Ok(()),
         }
     }
+}
 
-    fn late(&self) -> Error {
-        Error::unavailable(format!("Request timeout expired while it waited for model '{}'", self.instances.model()))
-    }
+/// The time that a request may wait is over.
+pub(crate) fn late(model: &str) -> Error {
+    Error::unavailable(format!("Request timeout expired while it waited for model '{model}'"))
 }
 
 /// A place in the queue.

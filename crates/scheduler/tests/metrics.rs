@@ -4,10 +4,11 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use futures::FutureExt;
 use inference::{
-    Batch, DataType, Device, EnsembleSpec, Error, InferRequest, InferResponse, InferenceService, InputSpec,
-    LoadedModel, MemoryUsage, ModelInfo, ModelInstance, ModelSpec, NamedTensor, OutputSpec, Result, Shape, StepSpec,
-    Tensor,
+    Batch, DataType, Device, DynamicBatching, EnsembleSpec, Error, InferRequest, InferResponse, InferenceService,
+    InputSpec, LoadedModel, MemoryUsage, ModelInfo, ModelInstance, ModelSpec, NamedTensor, OutputSpec, Result, Shape,
+    StepSpec, Tensor,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use scheduler::{Ensemble, Executor, ModelMetrics, ScheduledModel, SchedulerConfig, describe_metrics, ensemble_plan};
@@ -78,11 +79,15 @@ fn info(spec: ModelSpec) -> Arc<ModelInfo> {
 }
 
 fn model(name: &str, recorder: &PrometheusRecorder, barrier: &Arc<Barrier>) -> Arc<ScheduledModel> {
+    model_of(spec(name, &["x"], &["y"]), recorder, barrier)
+}
+
+fn model_of(spec: ModelSpec, recorder: &PrometheusRecorder, barrier: &Arc<Barrier>) -> Arc<ScheduledModel> {
     let instances: Vec<Box<dyn ModelInstance>> = vec![Box::new(Echo(barrier.clone()))];
     let loaded = LoadedModel { instances, memory: MemoryUsage::on(Device::Host, 1) };
-    let metrics = metrics::with_local_recorder(recorder, || ModelMetrics::new(name, 1));
+    let metrics = metrics::with_local_recorder(recorder, || ModelMetrics::new(&spec.name, 1));
     let executor = Executor::new(NonZeroUsize::new(4).expect("positive"));
-    ScheduledModel::new(info(spec(name, &["x"], &["y"])), loaded, executor, CONFIG, metrics)
+    ScheduledModel::new(info(spec), loaded, executor, CONFIG, metrics)
 }
 
 fn request(id: &str, name: &str, rows: i64) -> InferRequest {
@@ -127,6 +132,37 @@ async fn a_models_series_are_tritons_and_count_what_happened() {
     assert!(figure(&recorder, SERIES[7]) > 0.0);
     assert_eq!(figure(&recorder, SERIES[12]), 0.0);
     assert_eq!(figure(&recorder, "panoply_queue_duration_seconds_count"), 3.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_one_execution_of_all_its_rows() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let batching = DynamicBatching { max_queue_delay: Duration::from_millis(10), ..DynamicBatching::default() };
+    let spec = ModelSpec { dynamic_batching: Some(batching), ..spec("m", &["x"], &["y"]) };
+    let model = model_of(spec, &recorder, &Arc::new(Barrier::new(1)));
+    let (mut first, mut second) = (model.infer(request("", "x", 2)), model.infer(request("", "x", 1)));
+    assert!((&mut first).now_or_never().is_none());
+    tokio::time::advance(Duration::from_millis(4)).await;
+    assert!((&mut second).now_or_never().is_none());
+    let mut gone = model.infer(request("", "x", 1));
+    assert!((&mut gone).now_or_never().is_none());
+    // Four rows are a full batch.
+    assert_eq!(figure(&recorder, SERIES[12]), 0.0);
+    gone.await.expect("runs");
+    first.await.expect("runs");
+    second.await.expect("runs");
+    let expected = [3.0, 0.0, 0.0, 0.0, 0.0, 4.0, 1.0];
+    for (series, expected) in SERIES.iter().zip(expected) {
+        assert_eq!(figure(&recorder, series), expected, "{series}");
+    }
+    assert_eq!(figure(&recorder, SERIES[8]), 4000.0, "only the first one waited");
+    assert_eq!(figure(&recorder, "panoply_tensor_copies_total{reason=\"batching\"}"), 1.0);
+
+    let mut gone = model.infer(request("", "x", 1));
+    assert!((&mut gone).now_or_never().is_none());
+    assert_eq!(figure(&recorder, SERIES[12]), 1.0);
+    drop(gone);
+    assert_eq!((figure(&recorder, SERIES[12]), figure(&recorder, SERIES[3])), (0.0, 1.0), "it left, as cancelled");
 }
 
 /// Two branches meet at a barrier inside their executions: this hangs unless they run at the same time.

@@ -1,5 +1,6 @@
 //! Turns a parsed configuration into a [`ModelSpec`]. Pure: everything wrong is returned as a list of findings.
 
+mod batching;
 mod instances;
 mod parameters;
 mod steps;
@@ -85,6 +86,12 @@ pub(super) fn of_config(
         ensemble: match &config.scheduling_choice {
             Some(SchedulingChoice::EnsembleScheduling(ensemble)) => {
                 Some(steps::ensemble(ensemble, positions, &mut findings))
+            }
+            _ => None,
+        },
+        dynamic_batching: match &config.scheduling_choice {
+            Some(SchedulingChoice::DynamicBatching(given)) => {
+                Some(batching::dynamic(given, max_batch_size, &mut findings))
             }
             _ => None,
         },

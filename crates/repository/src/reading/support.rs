@@ -34,7 +34,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("batch_input", Refused("the model would miss these inputs")),
             ("batch_output", Refused("these outputs would not be split by request")),
             ("optimization", PassedOver("it trades speed for memory; the model computes the same")),
-            ("dynamic_batching", PassedOver("requests that run one by one get the same answers")),
+            ("dynamic_batching", Used),
             (
                 "sequence_batching",
                 Refused("the requests of a sequence would not reach the model in order and with its state"),
@@ -113,6 +113,27 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("input_map", Used),
             ("output_map", Used),
             ("model_namespace", Refused("the model would be looked for in this archive")),
+        ],
+    ),
+    (
+        "ModelDynamicBatching",
+        &[
+            ("preferred_batch_size", Used),
+            ("max_queue_delay_microseconds", Used),
+            ("preserve_ordering", Used),
+            ("priority_levels", Used),
+            ("default_priority_level", Used),
+            ("default_queue_policy", Used),
+            ("priority_queue_policy", Used),
+        ],
+    ),
+    (
+        "ModelQueuePolicy",
+        &[
+            ("timeout_action", Used),
+            ("default_timeout_microseconds", Used),
+            ("allow_timeout_override", Used),
+            ("max_queue_size", Used),
         ],
     ),
     ("ModelParameter", &[("string_value", Used)]),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use inference::{DataType, ErrorKind, InputSpec, InstanceGroup, InstanceKind, OutputSpec, Shape, VersionPolicy};
+use inference::{
+    DataType, DynamicBatching, ErrorKind, InputSpec, InstanceGroup, InstanceKind, OutputSpec, QueuePolicy, Shape,
+    TimeoutAction, VersionPolicy,
+};
 use tempfile::TempDir;
 
 use super::*;
@@ -189,6 +192,29 @@ fn reads_each_dialect() {
     assert_eq!(model.spec.default_model_filename.as_deref(), Some("ranker.onnx"));
     assert_eq!(model.spec.version_policy, VersionPolicy::Latest(2));
     assert_eq!(model.spec.parameters["intra_op_thread_count"], "2");
+    let default_queue_policy = QueuePolicy {
+        timeout_action: TimeoutAction::Delay,
+        default_timeout: Some(Duration::from_millis(200)),
+        allow_timeout_override: true,
+        max_queue_size: Some(128),
+    };
+    let third = QueuePolicy {
+        timeout_action: TimeoutAction::Reject,
+        default_timeout: Some(Duration::from_millis(50)),
+        allow_timeout_override: false,
+        max_queue_size: Some(16),
+    };
+    let batching = DynamicBatching {
+        preferred_batch_sizes: vec![8, 16],
+        max_queue_delay: Duration::from_micros(500),
+        // Its three priorities change the order that it asks for.
+        preserve_ordering: false,
+        priority_levels: 3,
+        default_priority_level: 2,
+        default_queue_policy,
+        priority_queue_policy: [(3, third)].into(),
+    };
+    assert_eq!(model.spec.dynamic_batching, Some(batching));
 
     let spec = only(dialect!("parameters_list")).expect("valid").spec;
     assert_eq!(spec.instance_groups, [InstanceGroup { count: 2, kind: InstanceKind::Gpu, gpus: vec![0, 1] }]);
@@ -286,6 +312,34 @@ ensemble_scheduling {
         &["1:19: an ensemble needs at least one", "1:19: `ensemble_scheduling` needs"],
     );
     check_problems("backend: 'python' platform: 'onnxruntime_onnx'", &["1:19: `platform` \"onnxruntime_onnx\" means"]);
+}
+
+#[test]
+fn batching_that_contradicts_itself_is_refused() {
+    let config = "backend: 'onnxruntime' max_batch_size: 4
+dynamic_batching {
+  preferred_batch_size: [ 4, 8, 0 ]
+  priority_levels: 2 default_priority_level: 3
+  priority_queue_policy { key: 5 value { max_queue_size: 1 } }
+}";
+    check_problems(
+        config,
+        &[
+            "3:30: preferred batch size 8 is above `max_batch_size` 4",
+            "3:33: 0 is no batch size",
+            "4:22: `default_priority_level` must be between 1 and `priority_levels` (2), got 3",
+            "5:3: there is no priority level 5; `priority_levels` is 2",
+        ],
+    );
+    let config = "backend: 'onnxruntime' dynamic_batching { default_priority_level: 1 }";
+    check_problems(config, &["1:43: `default_priority_level` is 1, but there are no levels"]);
+    let config = "backend: 'onnxruntime' dynamic_batching { priority_levels: 2 }";
+    check_problems(config, &["1:24: `default_priority_level` must be between 1 and `priority_levels` (2), got 0"]);
+    let config = "backend: 'onnxruntime' dynamic_batching { preferred_batch_size: 64 }";
+    only(config).expect("the model's file may say how large its batches are");
+    let spec = only("backend: 'onnxruntime' dynamic_batching { }").expect("valid").spec;
+    assert_eq!(spec.dynamic_batching, Some(DynamicBatching::default()));
+    assert_eq!(only("backend: 'onnxruntime'").expect("valid").spec.dynamic_batching, None);
 }
 
 #[test]

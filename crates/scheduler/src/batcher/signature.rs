@@ -1,0 +1,40 @@
+//! What requests must have in common to share a batch; pure.
+
+use std::fmt::Write as _;
+
+use inference::{InferRequest, ModelSpec, Shape};
+
+/// The parameter with a request's priority level.
+pub(crate) const PRIORITY: &str = "priority";
+/// The parameter with the microseconds that a request may wait.
+pub(crate) const TIMEOUT: &str = "timeout";
+
+/// The inputs that a request has, their shapes but for the batch dimension, and the parameters that the model sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Signature {
+    inputs: Vec<Option<Shape>>,
+    parameters: String,
+}
+
+impl Signature {
+    /// The signature of a request that has been checked. Its tensors have the shapes that the backend sees.
+    pub(crate) fn of(spec: &ModelSpec, request: &InferRequest) -> Self {
+        let shape = |name: &str| request.input(name).map(|tensor| tensor.shape().without_batch());
+        let mut parameters = String::new();
+        for (name, value) in &request.parameters {
+            if name != PRIORITY && name != TIMEOUT {
+                // Writing to a string cannot fail.
+                let _ = write!(parameters, "{name:?}:{value:?},");
+            }
+        }
+        Signature { inputs: spec.inputs.iter().map(|input| shape(&input.name)).collect(), parameters }
+    }
+}
+
+#[cfg(test)]
+impl Signature {
+    /// A signature that equals those of the same number alone.
+    pub(crate) fn numbered(number: u32) -> Self {
+        Signature { inputs: Vec::new(), parameters: number.to_string() }
+    }
+}

@@ -1,0 +1,84 @@
+//! A request's place in the queue, from the caller's side: waiting for the answer, giving up, going away.
+
+use std::sync::Arc;
+
+use inference::{Error, Result};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Answer, DynamicQueue};
+use crate::batcher::Ticket;
+use crate::executor::overdue;
+use crate::queue::late;
+
+/// A place in the queue; dropping it leaves the queue, if the request still waits there.
+pub(super) struct Place<'q> {
+    queue: &'q Arc<DynamicQueue>,
+    ticket: Option<Ticket>,
+}
+
+type Receiver = oneshot::Receiver<Result<Answer>>;
+
+impl<'q> Place<'q> {
+    pub(super) fn new(queue: &'q Arc<DynamicQueue>, ticket: Ticket) -> Self {
+        Place { queue, ticket: Some(ticket) }
+    }
+
+    /// Waits for the answer: in the queue until `reject_at`, running until `deadline`.
+    pub(super) async fn wait(
+        mut self,
+        mut answer: Receiver,
+        reject_at: Option<Instant>,
+        deadline: Option<Instant>,
+    ) -> Result<Answer> {
+        if let Some(reject_at) = reject_at {
+            match timeout_at(reject_at, &mut answer).await {
+                Ok(answer) => return self.answered(answer),
+                Err(_elapsed) if self.leave() => return Err(late(&self.queue.spec.name)),
+                // It runs.
+                Err(_elapsed) => {}
+            }
+        }
+        match deadline {
+            None => {
+                let answer = answer.await;
+                self.answered(answer)
+            }
+            Some(deadline) => match timeout_at(deadline, answer).await {
+                Ok(answer) => self.answered(answer),
+                Err(_elapsed) => Err(overdue(&self.queue.spec.name)),
+            },
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Result<Answer>, oneshot::error::RecvError>) -> Result<Answer> {
+        self.ticket = None;
+        answer.unwrap_or_else(|gone| {
+            let message = "the server is shutting down, the request was not run; send it again";
+            Err(Error::unavailable(message).with_source(gone))
+        })
+    }
+
+    /// Leaves the queue; false when the request is not there any more.
+    fn leave(&mut self) -> bool {
+        let Some(ticket) = self.ticket.take() else { return false };
+        let (removed, empty) = {
+            let mut state = self.queue.state.lock();
+            (state.batcher.remove(ticket), state.batcher.len() == 0)
+        };
+        if removed.is_some() {
+            self.queue.metrics.left(1);
+            if empty {
+                // A driver that waits for the delay has nothing to wait for any more.
+                self.queue.changed.notify_one();
+            }
+        }
+        removed.is_some()
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
