@@ -468,5 +468,3 @@ fn a_file_that_is_no_text_is_refused() {
     let error = read_archive(root.path(), "stem").expect_err("not UTF-8").to_string();
     assert!(error.contains("m/config.pbtxt: the file is not UTF-8 from byte 8 on"), "{error}");
 }
-
-/// Numbers and lists of a configuration that would cost memory out of all proportion are refused where they stand.

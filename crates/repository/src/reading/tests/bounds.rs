@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// Numbers and lists of a configuration that would cost memory out of all proportion are refused where they stand.
 #[test]
 fn what_would_blow_up_is_refused_with_its_place() {
     let many = |one: &str, count: usize| vec![one; count].join(" ");
