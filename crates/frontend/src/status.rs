@@ -142,23 +142,10 @@ impl From<Error> for Failure {
 mod tests {
     use super::*;
 
-    const KINDS: [ErrorKind; 10] = [
-        ErrorKind::InvalidArgument,
-        ErrorKind::NotFound,
-        ErrorKind::AlreadyExists,
-        ErrorKind::Unsupported,
-        ErrorKind::Unavailable,
-        ErrorKind::Overloaded,
-        ErrorKind::NoRoom,
-        ErrorKind::DeadlineExceeded,
-        ErrorKind::Cancelled,
-        ErrorKind::Internal,
-    ];
-
     #[test]
     fn every_line_is_valid_and_labels_differ() {
         let mut labels = std::collections::BTreeSet::new();
-        for kind in KINDS {
+        for kind in ErrorKind::ALL {
             for origin in [Origin::Server, Origin::Model] {
                 let status = of(kind, origin, false);
                 for number in [status.http, status.container, status.register, status.runtime.0] {
@@ -168,7 +155,7 @@ mod tests {
                 labels.insert(status.label);
             }
         }
-        assert_eq!(labels.len(), KINDS.len() + 1);
+        assert_eq!(labels.len(), ErrorKind::ALL.len() + 1);
     }
 
     #[test]
