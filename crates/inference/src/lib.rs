@@ -19,6 +19,7 @@ mod reshape;
 mod response;
 mod service;
 mod shape;
+mod stream;
 mod tensor;
 
 pub use backend::{Backend, Batch, LoadedModel, ModelArtifact, ModelInstance, Placement};
@@ -35,6 +36,8 @@ pub use model::{
 pub use request::{InferRequest, Parameter, Parameters};
 pub use reshape::{to_model_shape, to_request_shape};
 pub use response::{CacheOutcome, CacheTier, ComputeTiming, InferResponse, LoadTiming};
-pub use service::{BoxFuture, Description, IndexEntry, InferenceService, ModelControl, ModelState, RegisteredModel};
+pub use service::{
+    BoxFuture, BoxStream, Description, IndexEntry, InferenceService, ModelControl, ModelState, RegisteredModel,
+};
 pub use shape::Shape;
 pub use tensor::{Element, NamedTensor, Tensor, TensorName};

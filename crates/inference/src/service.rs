@@ -6,10 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_core::Stream;
+
+use crate::stream::once;
 use crate::{CacheOutcome, InferRequest, InferResponse, ModelInfo, ModelKey, Result};
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A boxed stream that can move between threads.
+pub type BoxStream<'a, T> = Pin<Box<dyn Stream<Item = T> + Send + 'a>>;
 
 /// What answers requests: the model cache to a front end, a composing model to an ensemble.
 ///
@@ -17,6 +23,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait InferenceService: Send + Sync {
     /// Runs one request. Every call ends exactly once: in a response or in an error.
     fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>>;
+
+    /// Runs one request of a model that may answer any number of times (`decoupled`), or once. The stream ends after the
+    /// last response or after the first error; dropping it cancels the request.
+    fn infer_stream(&self, request: InferRequest) -> BoxStream<'_, Result<InferResponse>> {
+        Box::pin(once(self.infer(request)))
+    }
 
     /// Whether another request could still be answered; `false` once a crash has left nothing that could run it. Then it
     /// must be loaded anew.
