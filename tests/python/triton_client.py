@@ -65,7 +65,12 @@ def check_photo(client, artifacts):
 
 def check_folders(client):
     values = np.array([1.0, 2.0], np.float32)
-    # This client leaves the "/" of a model's name as it is, which makes another path of it: the header takes its place.
+    # This client leaves the "/" of a model's name as it is.
+    for version in ("", "1"):
+        result = client.infer("team/echo.tar.gz", [tensor("X", values)], model_version=version)
+        assert (result.as_numpy("Y") == values).all()
+        assert client.get_model_config("team/echo.tar.gz", version)["name"] == "echo"
+        assert client.is_model_ready("team/echo.tar.gz", version)
     result = client.infer("echo", [tensor("X", values)], headers={TARGET: "team/echo.tar.gz"})
     assert (result.as_numpy("Y") == values).all()
 

@@ -33,6 +33,7 @@ async fn the_header_routes_to_an_archive_on_every_path() {
     let cases = [
         ("/invocations", "team/a.tar.gz", "team/a.tar.gz", "Y"),
         ("/v2/models/team%2Fa.tar.gz/infer", "team/a.tar.gz", "team/a.tar.gz", "Y"),
+        ("/v2/models/team/a.tar.gz/versions/1/infer", "team/a.tar.gz", "team/a.tar.gz", "Y"),
         ("/v2/models/echo/infer", "team/a.tar.gz", "echo", "Y"),
         ("/v2/models/echo/versions/1/infer", "team/a.tar.gz", "echo", "Y"),
         ("/invocations", "team/pair.tar.gz", "team/pair.tar.gz", "Y"),

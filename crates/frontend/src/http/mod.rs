@@ -3,6 +3,7 @@
 mod describe;
 mod health;
 mod path;
+mod slashes;
 
 use std::sync::Arc;
 
@@ -10,18 +11,34 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::{HeaderValue, header};
 use inference::ModelKey;
+use tower::ServiceExt;
 
 pub(crate) use self::describe::{EXTENSIONS, shown_state};
 use self::path::ModelPath;
 pub(crate) use self::path::parse_version;
+use self::slashes::Names;
 use crate::codec::Announce;
 use crate::infer::{self, Invocation};
 use crate::status::{Failure, Status};
 use crate::telemetry::Surface;
 use crate::{FrontendConfig, Services, Shared, reply, sagemaker};
+
+/// Where a model's name stands in a path, and its version.
+const MODELS: &str = "/v2/models/";
+const VERSION: &str = "/versions/{version}";
+
+/// What can be asked of a model, and of one of its versions: each with what stands behind the name.
+fn model_verbs() -> [(&'static str, MethodRouter<Shared>); 4] {
+    [
+        ("", get(describe::model)),
+        ("/ready", get(health::model_ready)),
+        ("/config", get(describe::config)),
+        ("/infer", post(infer)),
+    ]
+}
 
 /// The routes of the HTTP port (8000).
 pub fn http_router(services: Services, config: FrontendConfig) -> Router {
@@ -30,15 +47,26 @@ pub fn http_router(services: Services, config: FrontendConfig) -> Router {
         .route("/v2/health/live", get(health::live))
         .route("/v2/health/ready", get(health::ready))
         .route("/v2/repository/index", post(describe::index));
-    for model in ["/v2/models/{name}", "/v2/models/{name}/versions/{version}"] {
-        router = router
-            .route(model, get(describe::model))
-            .route(&format!("{model}/ready"), get(health::model_ready))
-            .route(&format!("{model}/config"), get(describe::config))
-            .route(&format!("{model}/infer"), post(infer));
+    let mut models = Names { prefix: MODELS, tails: Vec::new() };
+    for (verb, handlers) in model_verbs() {
+        for tail in [verb.to_owned(), format!("{VERSION}{verb}")] {
+            router = router.route(&format!("{MODELS}{{name}}{tail}"), handlers.clone());
+            models.tails.push(tail);
+        }
     }
     let router = router.route("/invocations", post(invocations)).merge(sagemaker::runtime_routes());
-    crate::finish(router, services, config)
+    let router = crate::finish(router, services, config);
+    let (routes, names) = (router.clone(), Arc::from([models]));
+    router.fallback(move |request| with_slashes(routes, names, request))
+}
+
+/// Takes a path that is no route for one whose model's name holds slashes.
+async fn with_slashes(routes: Router, names: Arc<[Names]>, mut request: Request) -> Response {
+    if let Some(escaped) = slashes::escaped(request.uri(), &names) {
+        *request.uri_mut() = escaped;
+    }
+    // Never fails.
+    routes.oneshot(request).await.unwrap_or_else(|error| match error {})
 }
 
 /// The routes of the metrics port (8002): `GET /metrics` answers with what `render` returns.

@@ -10,7 +10,8 @@ use inference::{Error, ModelKey, Result};
 use crate::reply;
 use crate::status;
 
-/// `/v2/models/{name}[/versions/{version}]`; an escaped `/` in the name is part of it.
+/// `/v2/models/{name}[/versions/{version}]`; an escaped `/` in the name is part of it. Those that are not escaped were by
+/// [`super::slashes`].
 pub(super) struct ModelPath {
     pub(super) key: ModelKey,
 }

@@ -68,9 +68,13 @@ async fn metadata_configuration_and_index() {
     assert_eq!(metadata["name"], "panoply");
     assert!(metadata["extensions"].as_array().expect("a list").contains(&json!("binary_tensor_data")));
 
-    for (path, name) in
-        [("identity", "identity"), ("identity/versions/1", "identity"), ("team%2Fx.tar.gz", "team/x.tar.gz")]
-    {
+    for (path, name) in [
+        ("identity", "identity"),
+        ("identity/versions/1", "identity"),
+        ("team%2Fx.tar.gz", "team/x.tar.gz"),
+        ("team/x.tar.gz", "team/x.tar.gz"),
+        ("team/x.tar.gz/versions/1", "team/x.tar.gz"),
+    ] {
         let expected = json!({
             "name": name, "versions": ["1"], "platform": "identity",
             "inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [-1, -1]}],
