@@ -92,9 +92,17 @@ def ramp():
     return helper.make_graph(nodes, "ramp", inputs, [value("output", FLOAT, ["n", "s", 384])], constants)
 
 
+def lookup():
+    """y = the row of a table of ten that x names; any other x is an error."""
+    node = helper.make_node("Gather", ["table", "x"], ["y"])
+    table = numpy_helper.from_array(np.arange(10, dtype=np.float32) * 10, "table")
+    return helper.make_graph([node], "lookup", [value("x", INT64, ["n", 1])], [value("y", FLOAT, ["n", 1])], [table])
+
+
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
     save(out, "spin", spin())
+    save(out, "lookup", lookup())
     save(out, "dialect_repeated_blocks", mean_of_pixels())
     save(out, "dialect_full_scheduling", sum_of_features())
     save(out, "dialect_ensemble_lists", ramp())

@@ -1,6 +1,7 @@
 //! Everything that Panoply promises, shown over real sockets against the real binary.
 
 mod bad_archives;
+mod batching;
 mod budget;
 mod clients;
 mod connections;

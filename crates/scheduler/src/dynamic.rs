@@ -17,11 +17,11 @@ use tokio::time::{Instant, sleep_until};
 use crate::batcher::signature::Signature;
 use crate::batcher::terms::Terms;
 use crate::batcher::{Batcher, Candidate, Full, Next, Rules};
-use crate::execution::{Together, run_together};
 use crate::executor::{Executor, run_blocking};
 use crate::instances::InstancePool;
 use crate::metric::ModelMetrics;
 use crate::queue::{Turn, late};
+use crate::together::{Together, run_together};
 use place::Place;
 use replies::{Replies, Reply};
 
@@ -217,18 +217,22 @@ impl DynamicQueue {
         let Turn { instance, permit } = turn;
         let began = Instant::now();
         let deadline = batch.iter().map(|waiting| waiting.deadline).reduce(later).flatten();
-        let (mut requests, mut rows, mut replies) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut requests, mut rows, mut replies, mut deadlines) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for waiting in batch {
             requests.push(waiting.request);
             rows.push(waiting.rows);
             let queued = began.saturating_duration_since(waiting.arrived);
             self.metrics.waited(queued);
             replies.push((waiting.reply, queued));
+            deadlines.push(waiting.deadline);
         }
         let queue = self.clone();
         let work = move || {
-            let Together { results, copies } = run_together(&queue.spec, instance, requests, &rows);
-            queue.metrics.executed();
+            let in_time = |index: usize| deadlines[index].is_none_or(|deadline| Instant::now() < deadline);
+            let awaited = |index: usize| in_time(index) && !replies[index].0.is_closed();
+            let ran = run_together(&queue.spec, instance, requests, &rows, awaited);
+            let Together { results, copies, executions } = ran;
+            queue.metrics.executed(executions);
             queue.metrics.joined(copies);
             let replies = replies.into_iter().zip(results);
             let answer = |((reply, queued), result)| Reply { to: reply, answer: Answer { queued, result } };

@@ -111,12 +111,17 @@ impl Lease {
         self.instance.as_ref().is_some_and(|instance| instance.is_brief(batch))
     }
 
+    /// Whether the instance has not panicked.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.instance.is_some()
+    }
+
     /// Runs one batch; blocks.
     ///
     /// # Errors
-    /// Internal, by the model, when the instance panics; it is dropped then.
-    pub(crate) fn execute(mut self, batch: Batch) -> Result<Vec<Result<InferResponse>>> {
-        let instance = self.instance.as_mut().expect("invariant: a lease holds its instance until it ends");
+    /// Internal, by the model, when the instance panics; it is dropped then, and Unavailable from then on.
+    pub(crate) fn execute(&mut self, batch: Batch) -> Result<Vec<Result<InferResponse>>> {
+        let Some(instance) = self.instance.as_mut() else { return Err(self.pool.nothing_left()) };
         catch_unwind(AssertUnwindSafe(|| instance.execute(batch))).map_err(|payload| self.bury(payload.as_ref()))
     }
 

@@ -16,6 +16,7 @@ mod labels;
 mod metric;
 mod model;
 mod queue;
+mod together;
 
 pub use config::SchedulerConfig;
 pub use ensemble::Ensemble;

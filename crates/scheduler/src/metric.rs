@@ -45,6 +45,7 @@ pub struct ModelMetrics {
     pending: Gauge,
     queue_seconds: Histogram,
     copies: Counter,
+    apart: Counter,
 }
 
 impl ModelMetrics {
@@ -78,6 +79,7 @@ impl ModelMetrics {
             pending,
             queue_seconds: histogram!("panoply_queue_duration_seconds"),
             copies: counter!("panoply_tensor_copies_total", "reason" => "batching"),
+            apart: count("panoply_failed_batches_total"),
         }
     }
 
@@ -100,8 +102,12 @@ impl ModelMetrics {
         self.copies.increment(tensors);
     }
 
-    pub(crate) fn executed(&self) {
-        self.executions.increment(1);
+    /// An instance ran so many times for one batch; more than once where the batch failed and its requests ran alone.
+    pub(crate) fn executed(&self, times: u64) {
+        self.executions.increment(times);
+        if times > 1 {
+            self.apart.increment(1);
+        }
     }
 
     pub(crate) fn waited(&self, queued: Duration) {
@@ -203,6 +209,7 @@ pub fn describe_metrics() {
             "nv_inference_compute_output_duration_us",
             "Cumulative inference compute output duration in microseconds (does not include cached requests)",
         ),
+        ("panoply_failed_batches_total", "Batches that failed and whose requests were then run each alone"),
     ];
     for (name, description) in counters {
         metrics::describe_counter!(name, description);

@@ -99,7 +99,7 @@ impl ScheduledModel {
                 execution.await?.map_err(|Overdue| overdue(&self.info.spec.name))?
             }
         };
-        self.metrics.executed();
+        self.metrics.executed(1);
         Ok(Answer { queued, result })
     }
 

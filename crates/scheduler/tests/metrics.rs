@@ -15,8 +15,8 @@ use scheduler::{Ensemble, Executor, ModelMetrics, ScheduledModel, SchedulerConfi
 
 const CONFIG: SchedulerConfig = SchedulerConfig { max_queue_size: 8, infer_timeout: Duration::from_secs(60) };
 
-/// Every family and label set of one model, as Triton 24.10 scrapes them.
-const SERIES: [&str; 13] = [
+/// Every family and label set of one model: those of Triton 24.10 as it scrapes them, and ours.
+const SERIES: [&str; 14] = [
     "nv_inference_request_success{model=\"m\",version=\"1\"}",
     "nv_inference_request_failure{model=\"m\",reason=\"OTHER\",version=\"1\"}",
     "nv_inference_request_failure{model=\"m\",reason=\"BACKEND\",version=\"1\"}",
@@ -30,6 +30,7 @@ const SERIES: [&str; 13] = [
     "nv_inference_compute_infer_duration_us{model=\"m\",version=\"1\"}",
     "nv_inference_compute_output_duration_us{model=\"m\",version=\"1\"}",
     "nv_inference_pending_request_count{model=\"m\",version=\"1\"}",
+    "panoply_failed_batches_total{model=\"m\",version=\"1\"}",
 ];
 
 /// Echoes `x` as `y`, meets its partners at a barrier before, and fails on the request `bad`.
