@@ -55,7 +55,7 @@ pub(crate) async fn read(
     check_encoding(headers)?;
     let declared = declared_length(headers);
     let mut share = bounds.admission.body();
-    let outcome = match check_size(declared.unwrap_or(0), bounds) {
+    let outcome = match check_size(declared.unwrap_or(0), bounds.size) {
         Ok(()) => gather(&mut body, declared, bounds, &mut share, tensors_at).await,
         Err(refusal) => Err(refusal),
     };
@@ -78,7 +78,7 @@ async fn gather(
     tensors_at: Option<usize>,
 ) -> Result<Bytes, Failure> {
     let Some(first) = next_part(body, bounds).await? else { return Ok(Bytes::new()) };
-    check_size(first.len() as u64, bounds)?;
+    check_size(first.len() as u64, bounds.size)?;
     share.add(first.len())?;
     let Some(second) = next_part(body, bounds).await? else { return Ok(first) };
 
@@ -86,17 +86,16 @@ async fn gather(
     gathered.add(first);
     let mut part = Some(second);
     while let Some(bytes) = part {
-        check_size((gathered.len() + bytes.len()) as u64, bounds)?;
+        check_size((gathered.len() + bytes.len()) as u64, bounds.size)?;
         share.add(bytes.len())?;
         gathered.add(bytes);
         part = next_part(body, bounds).await?;
     }
-    gathered.count_copy("body_chunks");
-    Ok(gathered.buffer.freeze().slice(gathered.padding..))
+    Ok(gathered.whole("body_chunks"))
 }
 
 /// Parts copied together behind some padding, which aligns the byte at `tensors_at`.
-struct Gathered {
+pub(crate) struct Gathered {
     buffer: BytesMut,
     padding: usize,
     declared: usize,
@@ -104,7 +103,8 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn new(declared: Option<u64>, least: usize, tensors_at: Option<usize>) -> Self {
+    /// Nothing yet, of `declared` bytes if the client is to be believed, and `least` that are there already.
+    pub(crate) fn new(declared: Option<u64>, least: usize, tensors_at: Option<usize>) -> Self {
         let reserved = declared.unwrap_or(0).min(MAX_RESERVE) as usize;
         let declared = declared.and_then(|declared| usize::try_from(declared).ok()).unwrap_or(0);
         let (buffer, padding) = Self::aligned(reserved.max(least), tensors_at);
@@ -118,11 +118,17 @@ impl Gathered {
         (buffer, padding)
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.buffer.len() - self.padding
     }
 
-    fn add(&mut self, part: Bytes) {
+    /// All of it; `reason` says in a metric why its tensors were copied.
+    pub(crate) fn whole(self, reason: &'static str) -> Bytes {
+        self.count_copy(reason);
+        self.buffer.freeze().slice(self.padding..)
+    }
+
+    pub(crate) fn add(&mut self, part: Bytes) {
         if self.buffer.capacity() - self.buffer.len() < part.len() {
             self.grow(self.len() + part.len());
         }
@@ -150,13 +156,15 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn check_size(size: u64, bounds: Bounds<'_>) -> Result<(), Failure> {
-    if size <= bounds.size {
+/// # Errors
+/// BodyTooLarge when `size` is over `limit`.
+pub(crate) fn check_size(size: u64, limit: u64) -> Result<(), Failure> {
+    if size <= limit {
         return Ok(());
     }
     let message = format!(
-        "the request's body is larger than the {} bytes that --max-request-size allows; send a smaller batch or raise it",
-        bounds.size
+        "the request's body is larger than the {limit} bytes that --max-request-size allows; send a smaller batch or raise \
+         it"
     );
     Err(Failure::Refused(Refusal::BodyTooLarge, message))
 }
@@ -189,7 +197,11 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::Refused(Refusal::Encoding, message))
 }
 
-async fn next_part(body: &mut Body, bounds: Bounds<'_>) -> Result<Option<Bytes>, Failure> {
+/// The next bytes of a body, never empty; `None` at its end.
+///
+/// # Errors
+/// When they do not arrive in time, or the body breaks off.
+pub(crate) async fn next_part(body: &mut Body, bounds: Bounds<'_>) -> Result<Option<Bytes>, Failure> {
     loop {
         let frame = tokio::time::timeout(bounds.timeout, body.frame()).await.map_err(|_| {
             let seconds = bounds.timeout.as_secs_f64();
@@ -213,10 +225,11 @@ async fn next_part(body: &mut Body, bounds: Bounds<'_>) -> Result<Option<Bytes>,
     }
 }
 
-/// A body of known length whose parts go to the socket as they are.
+/// A body whose parts go to the socket as they are.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     parts: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
 }
 
 /// What must live until an answer has been written.
@@ -241,7 +254,12 @@ pub(crate) fn guarded(bytes: Bytes, guard: Guard) -> Bytes {
 
 impl Frames {
     pub(crate) fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
-        Frames { parts: parts.into_iter().filter(|part| !part.is_empty()).collect() }
+        Frames { parts: parts.into_iter().filter(|part| !part.is_empty()).collect(), trailers: None }
+    }
+
+    /// Ends the body with trailers, as gRPC does. Its length is not announced then.
+    pub(crate) fn with_trailers(self, trailers: HeaderMap) -> Self {
+        Frames { trailers: Some(trailers), ..self }
     }
 
     /// Keeps `guard` until the last part was written. The body itself is gone earlier: hyper takes all of it, and then
@@ -263,15 +281,16 @@ impl http_body::Body for Frames {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.parts.pop_front().map(|part| Ok(Frame::data(part))))
+        let part = self.parts.pop_front().map(Frame::data);
+        Poll::Ready(part.or_else(|| self.trailers.take().map(Frame::trailers)).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining())
+        if self.trailers.is_none() { SizeHint::with_exact(self.remaining()) } else { SizeHint::default() }
     }
 }
 

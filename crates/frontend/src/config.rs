@@ -8,6 +8,28 @@ use inference::{InferenceService, ModelControl};
 
 use crate::admission::Admission;
 
+/// When answers over gRPC are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GrpcCompression {
+    /// When their request was.
+    #[default]
+    AsRequest,
+    /// Never.
+    Never,
+    /// Whenever the client can read it; 0 (fast) to 9 (small).
+    Level(u32),
+}
+
+impl GrpcCompression {
+    /// The level to compress with.
+    pub(crate) fn level(self) -> u32 {
+        match self {
+            GrpcCompression::Level(level) => level,
+            GrpcCompression::AsRequest | GrpcCompression::Never => 6,
+        }
+    }
+}
+
 /// Limits and names of the HTTP surfaces and of gRPC.
 #[derive(Clone, Debug)]
 pub struct FrontendConfig {
@@ -29,6 +51,8 @@ pub struct FrontendConfig {
     pub endpoint: Option<String>,
     /// The production variant that answers name when the client named none.
     pub production_variant: String,
+    /// When answers over gRPC are compressed (`--grpc-infer-response-compression-level`).
+    pub grpc_compression: GrpcCompression,
     /// Folders below which `POST /models` of the container contract may register repositories.
     pub registered_roots: Vec<PathBuf>,
 }
@@ -52,6 +76,7 @@ impl Default for FrontendConfig {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             endpoint: None,
             production_variant: "AllTraffic".to_owned(),
+            grpc_compression: GrpcCompression::AsRequest,
             registered_roots: vec![PathBuf::from("/opt/ml/models")],
         }
     }

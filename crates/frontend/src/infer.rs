@@ -168,7 +168,7 @@ async fn encode(
 }
 
 /// Runs a job that would hold up other requests' threads for milliseconds on a thread of its own.
-async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(job).await {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -5,16 +5,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use inference::{DataType, Error, ModelKey, NamedTensor, Parameter, Result, Shape, TargetModel, Tensor, TensorName};
+use prost::Message;
 use protocol::grpc_service::infer_parameter::ParameterChoice;
 use protocol::grpc_service::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use protocol::grpc_service::{InferParameter, ModelInferRequest};
 
-use super::contents;
+use super::{contents, weight};
+use crate::admission::BodyShare;
 use crate::codec::{OutputChoice, WireRequest, refuse_shared_memory};
 use crate::http::parse_version;
 
 /// A request's parameter that asks for something about the stream, not about the model.
 const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+
+/// The message in `bytes`; `share` also has what it takes beside them from here on.
+///
+/// # Errors
+/// InvalidArgument when the bytes are no request, Overloaded when all requests together would take too much.
+pub(super) fn decode(bytes: Bytes, share: &mut BodyShare) -> Result<ModelInferRequest> {
+    share.add(weight::of_request(&bytes)?)?;
+    ModelInferRequest::decode(bytes).map_err(|error| {
+        Error::invalid_argument(format!("the request message cannot be read: {error}")).with_source(error)
+    })
+}
 
 /// The model that a call names.
 ///

@@ -1,66 +1,27 @@
-//! What every call passes before and after tonic: it is counted from its head on, and what tonic refuses by itself gets the
-//! statuses and texts of the one table.
-
-use std::sync::{Arc, Mutex, PoisonError};
+//! What every call passes before tonic sees it; and what tonic refuses by itself, with the statuses and texts of the one
+//! table.
 
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderMap, HeaderName};
+use http::HeaderValue;
 use inference::Error;
 use tonic::{Code, Status};
 
-use super::failure;
-use crate::App;
+use super::encoding::{self, ACCEPT_ENCODING};
+use crate::config::GrpcCompression;
 use crate::status::{Failure, Refusal};
-use crate::telemetry::{InFlight, Surface};
 
-const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
-const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-
-/// The record of a `ModelInfer` call, handed from here to the call's handler.
-#[derive(Clone)]
-pub(super) struct Ticket(Arc<Mutex<Option<InFlight>>>);
-
-impl Ticket {
-    /// Takes the record; there is none when it was taken already.
-    pub(super) fn take(&self) -> Option<InFlight> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Lets a call through.
-pub(super) async fn pass(app: Arc<App>, mut request: Request, next: Next) -> Response {
-    // Answers are compressed when the request was: every client says that it could read them, and few want to.
-    if !is_compressed(request.headers()) {
-        request.headers_mut().remove(ACCEPT_ENCODING);
-    }
-    if request.uri().path() != MODEL_INFER {
-        return next.run(request).await;
-    }
-    let ticket = Ticket(Arc::new(Mutex::new(Some(InFlight::begin(Surface::Grpc)))));
-    request.extensions_mut().insert(ticket.clone());
-    let response = next.run(request).await;
-    let Some(in_flight) = ticket.take() else { return response };
-    let Some(refused) = Status::from_header_map(response.headers()) else {
-        record(in_flight, &Error::invalid_argument("this is no gRPC call").into());
-        return response;
+/// Lets a call through. tonic compresses an answer whenever its client could read it, with what the client names first.
+pub(super) async fn pass(setting: GrpcCompression, mut request: Request, next: Next) -> Response {
+    // What is not known is tonic's to refuse.
+    let packed = encoding::of_request(request.headers()).unwrap_or_default();
+    let packing = encoding::of_answer(request.headers(), packed, setting);
+    match packing {
+        None => request.headers_mut().remove(ACCEPT_ENCODING),
+        Some(packing) => request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(packing.name())),
     };
-    let failure = of_tonic(&refused, app.config.max_request_size);
-    record(in_flight, &failure);
-    failure::status(&failure).into_http()
-}
-
-fn is_compressed(headers: &HeaderMap) -> bool {
-    headers.get(ENCODING).is_some_and(|encoding| encoding != "identity")
-}
-
-/// Records a message that could not be read.
-pub(super) fn record(in_flight: InFlight, failure: &Failure) {
-    let line = failure.status(false);
-    crate::infer::log(&inference::ModelKey::default(), failure, &line);
-    in_flight.fail(line.label);
+    next.run(request).await
 }
 
 /// What tonic refuses before there is a message.

@@ -1,4 +1,4 @@
-//! Inference over gRPC: one call at a time, and many on a stream.
+//! What `ModelInfer` and a stream have in common, and the stream.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,10 +9,9 @@ use inference::{Error, InferRequest, InferResponse, ModelKey, Parameter, Result,
 use protocol::grpc_service::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use protocol::message_size;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
-use super::gate::{self, Ticket};
-use super::{decode, encode, failure, timeout};
+use super::{decode, encode, failure, gate, timeout};
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface, count_copy};
 use crate::{App, Shared, body, infer};
@@ -25,45 +24,27 @@ const ERRORS_AS_STATUS: &str = "triton_grpc_error";
 const FINAL_RESPONSE: &str = "triton_final_response";
 
 /// What a call's metadata says.
-struct Head {
+pub(super) struct Head {
     target: Option<TargetModel>,
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Head {
-    fn read(headers: &HeaderMap, began: Instant) -> Result<Head> {
+    pub(super) fn read(headers: &HeaderMap, began: Instant) -> Result<Head> {
         let deadline = timeout::of_call(headers)?.and_then(|timeout| began.checked_add(timeout));
         Ok(Head { target: infer::target(headers)?, deadline })
+    }
+
+    /// The model that a message of the call is about.
+    pub(super) fn key(&self, message: &ModelInferRequest) -> Result<ModelKey> {
+        decode::key(self.target.clone(), &message.model_name, &message.model_version)
     }
 }
 
 /// An answer, and what is told about it in the call's metadata.
-struct Answered {
-    message: ModelInferResponse,
-    headers: HeaderMap,
-}
-
-/// `ModelInfer`.
-pub(super) async fn unary(
-    app: &App,
-    request: Request<ModelInferRequest>,
-) -> Result<Response<ModelInferResponse>, Status> {
-    let ticket = request.extensions().get::<Ticket>().and_then(Ticket::take);
-    let in_flight = ticket.unwrap_or_else(|| InFlight::begin(Surface::Grpc));
-    let (metadata, _, message) = request.into_parts();
-    let head = Head::read(metadata.as_ref(), in_flight.began());
-    let Answered { message, headers } = match head {
-        Ok(head) => answer(app, &head, message, in_flight).await,
-        Err(error) => {
-            let failure = Failure::from(error);
-            gate::record(in_flight, &failure);
-            Err(failure)
-        }
-    }
-    .map_err(|failure| failure::status(&failure))?;
-    let mut response = Response::new(message);
-    response.metadata_mut().as_mut().extend(headers);
-    Ok(response)
+pub(super) struct Answered {
+    pub(super) message: ModelInferResponse,
+    pub(super) headers: HeaderMap,
 }
 
 /// `ModelStreamInfer`: requests are worked on at once, and answered in their order.
@@ -98,7 +79,7 @@ async fn on_stream(
         // The stream cannot be read any further.
         Err(status) => {
             let failure = gate::of_tonic(&status, app.config.max_request_size);
-            gate::record(in_flight, &failure);
+            record(in_flight, &ModelKey::default(), &failure);
             return Err(failure::status(&failure));
         }
     };
@@ -118,7 +99,7 @@ async fn on_stream(
 
 /// Answers one request, and records its one outcome.
 async fn answer(app: &App, head: &Head, message: ModelInferRequest, in_flight: InFlight) -> Result<Answered, Failure> {
-    let key = decode::key(head.target.clone(), &message.model_name, &message.model_version);
+    let key = head.key(&message);
     let name = key.clone().unwrap_or_default();
     let outcome = match key {
         Ok(key) => admit(app, key, head.deadline, message, in_flight.began()).await,
@@ -131,12 +112,17 @@ async fn answer(app: &App, head: &Head, message: ModelInferRequest, in_flight: I
         }
         Err(error) => {
             let failure = Failure::from(error);
-            let line = failure.status(false);
-            infer::log(&name, &failure, &line);
-            in_flight.fail(line.label);
+            record(in_flight, &name, &failure);
             Err(failure)
         }
     }
+}
+
+/// Records a request that failed.
+pub(super) fn record(in_flight: InFlight, key: &ModelKey, failure: &Failure) {
+    let line = failure.status(false);
+    infer::log(key, failure, &line);
+    in_flight.fail(line.label);
 }
 
 /// Lets a request in, or says that there are too many. Its message is in memory already, but soon gone when it is refused.
@@ -150,10 +136,16 @@ async fn admit(
     let _request = app.services.admission.enter()?;
     let mut body = app.services.admission.body();
     body.add(message_size(&message))?;
-    run(app, key, deadline, message, began).await
+    // tonic gathers a message's frames in one buffer.
+    count_copy("grpc_message_in", message.raw_input_contents.iter().map(bytes::Bytes::len).sum());
+    let answered = run(app, key, deadline, message, began).await?;
+    // tonic writes a message into one buffer.
+    count_copy("grpc_message_out", answered.message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
+    Ok(answered)
 }
 
-async fn run(
+/// Runs one request.
+pub(super) async fn run(
     app: &App,
     key: ModelKey,
     deadline: Option<Instant>,
@@ -162,8 +154,6 @@ async fn run(
 ) -> Result<Answered> {
     let mut wire = decode::request(message)?;
     let inputs = std::mem::take(&mut wire.inputs);
-    // tonic gathers a message's frames in one buffer.
-    count_copy("grpc_message_in", inputs.iter().map(|input| input.tensor.data().len()).sum());
     let own = wire.timeout.and_then(|timeout| began.checked_add(timeout));
     let request = InferRequest {
         model: key.clone(),
@@ -180,11 +170,9 @@ async fn run(
     }
     let name = infer::name(&key, &response);
     let mut message = encode::response(&response, wire.id, name, &wire.outputs, app.config.max_response_size)?;
-    // tonic writes the message when it is asked for, which is after this call.
+    // The message is written after this call.
     if let (Some(guard), Some(last)) = (response.guard, message.raw_output_contents.last_mut()) {
         *last = body::guarded(std::mem::take(last), guard);
     }
-    // And writes a message into one buffer.
-    count_copy("grpc_message_out", message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
     Ok(Answered { message, headers })
 }

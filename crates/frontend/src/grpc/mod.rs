@@ -1,20 +1,26 @@
 //! The gRPC port: Triton's `inference.GRPCInferenceService`, `grpc.health.v1.Health`, and reflection.
 //!
-//! A call's way: [`gate`] (counts it, decides on compression) → tonic (frames, protobuf) → [`service`] → [`decode`] → the
-//! models → [`encode`]. Errors become statuses in [`failure`] alone, by the table that HTTP uses too.
+//! `ModelInfer`'s way: [`unary`] → [`messages`] (frames, decompression) → [`decode`] → the models → [`encode`] → [`wire`].
+//! Every other call's: [`gate`] (decides on compression) → tonic (frames, protobuf) → [`service`]. Errors become statuses in
+//! [`failure`] alone, by the table that HTTP uses too.
 
 mod contents;
 mod decode;
 mod describe;
 mod encode;
+mod encoding;
 mod failure;
 mod gate;
 mod health;
 mod infer;
+mod messages;
 mod service;
 #[cfg(test)]
 mod tests;
 mod timeout;
+mod unary;
+mod weight;
+mod wire;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -23,6 +29,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::middleware::from_fn;
 use axum::response::Response;
+use axum::routing::post;
 use protocol::grpc_service::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding::{Deflate, Gzip};
@@ -34,9 +41,12 @@ use self::health::HealthService;
 use self::service::InferenceGrpc;
 use crate::{App, FrontendConfig, Services};
 
+const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+
 /// The routes of the gRPC port (8001). Streams take no further requests once `closing` is cancelled: they would keep their
 /// connections from ending.
 pub fn grpc_router(services: Services, config: FrontendConfig, closing: CancellationToken) -> Router {
+    let compression = config.grpc_compression;
     let max_request_size = usize::try_from(config.max_request_size).unwrap_or(usize::MAX);
     let health = HealthService { control: services.control.clone(), closing: closing.clone() };
     let app = Arc::new(App { services, config });
@@ -59,7 +69,8 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
     routes = routes.add_service(described().build_v1alpha().expect(valid));
     routes
         .into_axum_router()
-        .layer(from_fn(move |request, next| gate::pass(app.clone(), request, next)))
+        .layer(from_fn(move |request, next| gate::pass(compression, request, next)))
+        .route(MODEL_INFER, post(unary::model_infer).with_state(app))
         .layer(CatchPanicLayer::custom(panicked as fn(Box<dyn Any + Send>) -> Response))
 }
 

@@ -113,8 +113,9 @@ impl GrpcInferenceService for InferenceGrpc {
         Ok(Response::new(describe::index(self.app.services.control.index(), request.get_ref().ready)))
     }
 
-    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        infer::unary(&self.app, request).await
+    /// Never called: the route of [`super::unary`] is in front of tonic's.
+    async fn model_infer(&self, _: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+        Err(failure::refuse(&ModelKey::default(), Error::internal("invariant: ModelInfer has a route of its own")))
     }
 
     type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;

@@ -4,8 +4,10 @@ mod calls;
 mod ends;
 #[path = "../http/fake.rs"]
 mod fake;
+mod framing;
 mod streams;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use tonic::transport::Channel;
 type Client = GrpcInferenceServiceClient<Channel>;
 
 struct Running {
+    address: SocketAddr,
     fake: Arc<Fake>,
     channel: Channel,
     client: Client,
@@ -45,7 +48,7 @@ async fn start_with(admission: Admission, config: FrontendConfig, serve: ServeCo
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
     let channel = endpoint.connect().await.expect("connects");
     let client = GrpcInferenceServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20);
-    Running { fake, client, channel, drain, closing, server }
+    Running { address, fake, client, channel, drain, closing, server }
 }
 
 /// A request with one FP32 input of shape [1, n], raw.

@@ -1,0 +1,124 @@
+//! gzip and deflate, both ways. What comes out of a small message may be huge, so reading has the bounds of a body.
+
+use std::io::{Read, Write};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::write::{GzEncoder, ZlibEncoder};
+use inference::Error;
+
+use crate::admission::BodyShare;
+use crate::body;
+use crate::status::Failure;
+
+/// How much is unpacked at a time, and then counted.
+const STEP: usize = 64 << 10;
+
+/// A way of compressing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Gzip,
+    /// The zlib format, as HTTP and gRPC mean it.
+    Deflate,
+}
+
+impl Encoding {
+    /// By its name in headers.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Encoding::Gzip, Encoding::Deflate].into_iter().find(|encoding| name.eq_ignore_ascii_case(encoding.name()))
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Encoding::Gzip => "gzip",
+            Encoding::Deflate => "deflate",
+        }
+    }
+}
+
+/// Unpacks `bytes` to at most `max_size` bytes, which are counted in `share`.
+///
+/// # Errors
+/// BodyTooLarge past `max_size`, Overloaded when all bodies together would hold too many bytes, InvalidArgument when the
+/// bytes are not what `encoding` says.
+pub(crate) fn decompress(
+    encoding: Encoding,
+    bytes: &[u8],
+    max_size: u64,
+    share: &mut BodyShare,
+) -> Result<Bytes, Failure> {
+    match encoding {
+        Encoding::Gzip => unpack(encoding, MultiGzDecoder::new(bytes), max_size, share),
+        Encoding::Deflate => unpack(encoding, ZlibDecoder::new(bytes), max_size, share),
+    }
+}
+
+fn unpack(encoding: Encoding, mut decoder: impl Read, max_size: u64, share: &mut BodyShare) -> Result<Bytes, Failure> {
+    let mut unpacked = BytesMut::new();
+    loop {
+        let before = unpacked.len();
+        unpacked.reserve(STEP);
+        let read = std::io::copy(&mut decoder.by_ref().take(STEP as u64), &mut (&mut unpacked).writer());
+        read.map_err(|error| {
+            let message =
+                format!("the request's body is not in the encoding '{}' that its head names", encoding.name());
+            Error::invalid_argument(message).with_source(error)
+        })?;
+        let added = unpacked.len() - before;
+        if added == 0 {
+            return Ok(unpacked.freeze());
+        }
+        body::check_size(unpacked.len() as u64, max_size)?;
+        share.add(added)?;
+    }
+}
+
+/// Packs `parts`, one after the other; `level` is 0 (fast) to 9 (small).
+pub(crate) fn compress(encoding: Encoding, level: u32, parts: &[Bytes]) -> Bytes {
+    let level = Compression::new(level);
+    const IN_MEMORY: &str = "invariant: writing to memory does not fail";
+    let packed = match encoding {
+        Encoding::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), level);
+            parts.iter().for_each(|part| encoder.write_all(part).expect(IN_MEMORY));
+            encoder.finish()
+        }
+        Encoding::Deflate => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), level);
+            parts.iter().for_each(|part| encoder.write_all(part).expect(IN_MEMORY));
+            encoder.finish()
+        }
+    };
+    packed.expect(IN_MEMORY).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Admission;
+
+    #[test]
+    fn what_was_packed_is_unpacked_within_its_bounds() {
+        let admission = Admission::new(1, 1 << 20);
+        let parts = [Bytes::from(vec![7; 100_000]), Bytes::from_static(b"tail")];
+        for encoding in [Encoding::Gzip, Encoding::Deflate] {
+            assert_eq!(Encoding::from_name(encoding.name()), Some(encoding));
+            let packed = compress(encoding, 6, &parts);
+            assert!(packed.len() < 1000, "{}", packed.len());
+            let unpacked = decompress(encoding, &packed, 100_004, &mut admission.body()).expect("fits");
+            assert_eq!(unpacked, parts.concat());
+
+            let failure = decompress(encoding, &packed, 100_003, &mut admission.body()).expect_err("too large");
+            assert!(failure.message().contains("100003 bytes that --max-request-size allows"), "{failure:?}");
+            let small = Admission::new(1, 99_999);
+            let failure = decompress(encoding, &packed, 1 << 20, &mut small.body()).expect_err("too much");
+            assert!(failure.message().contains("--max-buffered-bytes"), "{failure:?}");
+            for broken in [&packed[..packed.len() / 2], b"not packed".as_slice()] {
+                let failure = decompress(encoding, broken, 1 << 20, &mut admission.body()).expect_err("broken");
+                assert_eq!(failure.status(false).label, "invalid_argument", "{failure:?}");
+            }
+        }
+        assert_eq!(Encoding::from_name("br"), None);
+    }
+}
