@@ -21,6 +21,7 @@ mod real_models;
 mod room;
 mod runtime;
 mod settings;
+mod shared_memory;
 mod shutdown;
 mod single_flight;
 mod tiers;

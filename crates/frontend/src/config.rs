@@ -7,6 +7,7 @@ use std::time::Duration;
 use inference::{InferenceService, ModelControl};
 
 use crate::admission::Admission;
+use crate::shared_memory::SharedMemory;
 
 /// When answers over gRPC are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,4 +92,6 @@ pub struct Services {
     pub control: Arc<dyn ModelControl>,
     /// Bounds what is worked on at once.
     pub admission: Admission,
+    /// Regions of memory that clients share with the server.
+    pub shared_memory: SharedMemory,
 }

@@ -14,6 +14,7 @@ use inference::{
 use crate::App;
 use crate::body::{self, Frames, Whole};
 use crate::codec::{self, Announce, Answer, Encoded, Framing, Layout, WireRequest};
+use crate::shared_memory;
 use crate::status::{Failure, Status};
 use crate::telemetry::{InFlight, Surface, count_copy};
 
@@ -92,11 +93,12 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
     let framing = Framing::from_headers(&invocation.headers, invocation.announce)?;
     // bytes ─► one buffer
     let bounds = app.bounds(app.config.max_request_size);
-    let Whole { bytes: body, share: _share } =
+    let Whole { bytes: body, mut share } =
         body::read(&invocation.headers, invocation.body, bounds, framing.tensors_at()).await?;
     // ─► what the client asks for
     let until = |limit: Duration| began.checked_add(limit);
     let (mut wire, found) = decode(app, &key, framing.layout, body, invocation.time_limit.and_then(until)).await?;
+    let shared_outputs = shared_memory::fetch(app, &mut wire, &mut share).await?;
     let limit = [wire.timeout, invocation.time_limit].into_iter().flatten().min();
     let request = InferRequest {
         model: key.clone(),
@@ -109,6 +111,7 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
     // ─► the models ─►
     let mut response = app.services.inference.infer(request).await?;
     response.cache = found.or(response.cache);
+    shared_memory::store(shared_outputs, &response).await?;
     // ─► bytes
     let mut headers = HeaderMap::new();
     if let Some(outcome) = &response.cache {

@@ -17,6 +17,7 @@ mod infer;
 mod reply;
 mod sagemaker;
 mod serve;
+mod shared_memory;
 pub mod status;
 mod telemetry;
 mod write_timeout;
@@ -31,6 +32,7 @@ pub use admission::Admission;
 pub use config::{FrontendConfig, GrpcCompression, Services};
 pub use sagemaker::sagemaker_router;
 pub use serve::{DrainReport, ServeConfig, serve};
+pub use shared_memory::SharedMemory;
 pub use telemetry::describe_metrics;
 
 /// What every handler has at hand.

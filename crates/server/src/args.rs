@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime::Duration;
 
 /// A multi-model inference server: serves model archives on demand from a bucket or a folder.
@@ -184,6 +184,20 @@ pub(crate) struct LimitArgs {
     /// How many executions may run at once in the whole server [default: twice the number of cores]
     #[arg(long, env = "PANOPLY_EXECUTION_CONCURRENCY", value_name = "N")]
     pub(crate) execution_concurrency: Option<usize>,
+    /// Whether clients may register shared memory of this machine, and refer to it instead of sending tensors
+    #[arg(
+        long,
+        env = "PANOPLY_ALLOW_CLIENT_SHM",
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true"
+    )]
+    pub(crate) allow_client_shm: bool,
+    /// How many regions of shared memory clients may have registered at once
+    #[arg(long, env = "PANOPLY_MAX_CLIENT_SHM_REGIONS", value_name = "N", default_value = "512")]
+    pub(crate) max_client_shm_regions: usize,
     /// How many entries an archive may have
     #[arg(long, env = "PANOPLY_MAX_ARCHIVE_FILES", value_name = "N", default_value = "100000")]
     pub(crate) max_archive_files: u64,

@@ -119,7 +119,8 @@ impl Ports {
         drain: &CancellationToken,
     ) -> JoinSet<frontend::DrainReport> {
         let admission = Admission::new(settings.max_requests_in_flight, settings.max_buffered_bytes);
-        let services = Services { inference: cache.clone(), control: cache.clone(), admission };
+        let shared_memory = wiring::shared_memory(settings);
+        let services = Services { inference: cache.clone(), control: cache.clone(), admission, shared_memory };
         let config = wiring::frontend_config(settings);
         let connections = wiring::serve_config(settings);
         let routers = [

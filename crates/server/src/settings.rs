@@ -59,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) max_queue_size: usize,
     pub(crate) load_queue_size: usize,
     pub(crate) execution_concurrency: NonZeroUsize,
+    /// How many regions of shared memory clients may register; `None` where they may not.
+    pub(crate) client_shm_regions: Option<NonZeroUsize>,
     pub(crate) max_archive_files: u64,
     pub(crate) max_archive_bytes: u64,
     pub(crate) max_archive_ratio: u64,
@@ -109,6 +111,10 @@ impl Settings {
             execution_concurrency: match limits.execution_concurrency {
                 Some(count) => check.count("--execution-concurrency", count),
                 None => default_execution_concurrency(),
+            },
+            client_shm_regions: {
+                let count = check.count("--max-client-shm-regions", limits.max_client_shm_regions);
+                limits.allow_client_shm.then_some(count)
             },
             max_archive_files: check.positive("--max-archive-files", limits.max_archive_files),
             max_archive_bytes: check.positive("--max-archive-size", limits.max_archive_size.as_u64()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use backend_onnxruntime::{OnnxRuntimeBackend, OnnxRuntimeConfig};
 use backend_text::{PoolingBackend, TokenizerBackend};
-use frontend::{FrontendConfig, ServeConfig};
+use frontend::{FrontendConfig, ServeConfig, SharedMemory};
 use inference::identity::IdentityBackend;
 use inference::{Backend, Device, MemoryUsage};
 use model_cache::{Archives, Backends, CudaInventory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
@@ -122,6 +122,11 @@ pub(crate) fn frontend_config(settings: &Settings) -> FrontendConfig {
         registered_roots: settings.sagemaker_model_roots.clone(),
         ..FrontendConfig::default()
     }
+}
+
+/// The memory that clients may share.
+pub(crate) fn shared_memory(settings: &Settings) -> SharedMemory {
+    settings.client_shm_regions.map_or_else(SharedMemory::off, |regions| SharedMemory::allowed(regions.get()))
 }
 
 /// What all ports are told about connections.

@@ -7,7 +7,8 @@ use inference::{DataType, Error, NamedTensor, Result, Shape, Tensor, TensorName}
 
 use super::cursor::{Cursor, Mark};
 use super::data;
-use super::request::{check_count, count, refuse_shared_memory};
+use super::request::{check_count, count, placed};
+use crate::shared_memory::{Place, PlaceParts, SharedInput};
 
 /// An input whose data may still have to be taken from behind the JSON.
 pub(super) struct Pending {
@@ -20,6 +21,7 @@ pub(super) struct Pending {
 enum Data {
     InJson(Tensor),
     Binary(u64),
+    Shared(Place),
 }
 
 /// What has been read of an input so far.
@@ -32,6 +34,7 @@ struct Parts {
     /// Where data stands that came before its type or shape.
     later: Option<Mark>,
     binary_size: Option<u64>,
+    place: PlaceParts,
 }
 
 impl Parts {
@@ -66,19 +69,26 @@ fn read(cursor: &mut Cursor<'_>, parts: &mut Parts) -> Result<Pending> {
     if let Some(mark) = parts.later {
         parts.tensor = Some(data::read(&mut cursor.back_at(mark), datatype, &shape)?);
     }
-    let data =
-        match (parts.tensor.take(), parts.binary_size) {
-            (Some(tensor), None) => Data::InJson(tensor),
-            (None, Some(size)) => Data::Binary(size),
-            (None, None) => {
-                return Err(cursor
-                    .fault("the input has neither 'data' nor the parameter 'binary_data_size'; expected one of them"));
-            }
-            (Some(_), Some(_)) => {
-                return Err(cursor
-                    .fault("the input has both 'data' and the parameter 'binary_data_size'; expected one of them"));
-            }
-        };
+    let place = std::mem::take(&mut parts.place).place(&name)?;
+    let data = match (parts.tensor.take(), parts.binary_size, place) {
+        (Some(tensor), None, None) => Data::InJson(tensor),
+        (None, Some(size), None) => Data::Binary(size),
+        (None, None, Some(place)) => Data::Shared(place),
+        (None, None, None) => {
+            return Err(cursor.fault(
+                "the input has neither 'data' nor the parameter 'binary_data_size' or 'shared_memory_region'; expected one \
+                 of them",
+            ));
+        }
+        (Some(_), Some(_), None) => {
+            return Err(
+                cursor.fault("the input has both 'data' and the parameter 'binary_data_size'; expected one of them")
+            );
+        }
+        (_, _, Some(_)) => {
+            return Err(cursor.fault("the input has data of its own and the parameter 'shared_memory_region'"));
+        }
+    };
     Ok(Pending { name, datatype, shape, data })
 }
 
@@ -101,7 +111,7 @@ fn member(cursor: &mut Cursor<'_>, key: &str, parts: &mut Parts) -> Result<()> {
         "parameters" => cursor.object("'parameters' as an object", |cursor, key| {
             match key {
                 "binary_data_size" => parts.binary_size = Some(count(cursor, key)?),
-                _ => refuse_shared_memory(key).and_then(|()| cursor.skip())?,
+                _ => placed(cursor, key, &mut parts.place)?,
             }
             Ok(())
         })?,
@@ -131,12 +141,18 @@ fn datatype(cursor: &mut Cursor<'_>) -> Result<DataType> {
     })
 }
 
-/// Hands the bytes behind the JSON to the inputs that asked for some, in order; each gets a slice, nothing is copied.
-pub(super) fn attach(pending: Vec<Pending>, mut rest: Bytes) -> Result<Vec<NamedTensor>> {
-    let mut inputs = Vec::with_capacity(pending.len());
+/// Hands the bytes behind the JSON to the inputs that asked for some, in order; each gets a slice, nothing is copied. Inputs
+/// in shared memory come second.
+pub(super) fn attach(pending: Vec<Pending>, mut rest: Bytes) -> Result<(Vec<NamedTensor>, Vec<SharedInput>)> {
+    let (mut inputs, mut shared) = (Vec::with_capacity(pending.len()), Vec::new());
     for input in pending {
         let tensor = match input.data {
             Data::InJson(tensor) => tensor,
+            Data::Shared(place) => {
+                let Pending { name, datatype, shape, .. } = input;
+                shared.push(SharedInput { name, datatype, shape, place });
+                continue;
+            }
             Data::Binary(size) => {
                 let size = usize::try_from(size).ok().filter(|size| *size <= rest.len()).ok_or_else(|| {
                     Error::invalid_argument(format!(
@@ -159,5 +175,5 @@ pub(super) fn attach(pending: Vec<Pending>, mut rest: Bytes) -> Result<Vec<Named
             rest.len()
         )));
     }
-    Ok(inputs)
+    Ok((inputs, shared))
 }

@@ -13,5 +13,5 @@ mod response;
 mod tests;
 
 pub(crate) use framing::{Announce, Framing, Layout, announce};
-pub(crate) use request::{OutputChoice, WireRequest, parse, raw_input, refuse_shared_memory};
+pub(crate) use request::{OutputChoice, WireRequest, check_classes, parse, raw_input};
 pub(crate) use response::{Answer, Encoded, classes_of, encode, too_large};

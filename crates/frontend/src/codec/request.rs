@@ -9,6 +9,7 @@ use inference::{DataType, Error, NamedTensor, Parameter, Parameters, Result, Sha
 use super::cursor::Cursor;
 use super::framing::Layout;
 use super::input::{self, Pending};
+use crate::shared_memory::{self, Place, PlaceParts, SharedInput};
 
 /// The most inputs, and the most outputs, of one request: more than models have, and few enough for looking them up by name
 /// to stay cheap.
@@ -19,6 +20,8 @@ pub(super) const MAX_TENSORS: usize = 4096;
 pub(crate) struct WireRequest {
     pub(crate) id: String,
     pub(crate) inputs: Vec<NamedTensor>,
+    /// Inputs that lie in shared memory, and are still to be read.
+    pub(crate) shared_inputs: Vec<SharedInput>,
     pub(crate) outputs: Vec<OutputChoice>,
     pub(crate) parameters: Parameters,
     /// `binary_data_output`: outputs that do not say themselves are binary.
@@ -35,6 +38,8 @@ pub(crate) struct OutputChoice {
     pub(crate) binary: Option<bool>,
     /// `classification`: the best so many classes instead of the tensor.
     pub(crate) classes: Option<usize>,
+    /// Where in shared memory it is to be written, instead of into the answer.
+    pub(crate) place: Option<Place>,
 }
 
 /// Reads a request whose body is laid out as `layout` says; a raw one needs [`raw_input`] instead.
@@ -63,7 +68,7 @@ pub(crate) fn parse(body: &Bytes, layout: Layout, max_depth: usize) -> Result<Wi
             "unable to parse 'inputs': the request's JSON has no member 'inputs'; expected an array of tensors",
         ));
     };
-    request.inputs = input::attach(pending, body.slice(json_length..))?;
+    (request.inputs, request.shared_inputs) = input::attach(pending, body.slice(json_length..))?;
     Ok(request)
 }
 
@@ -137,7 +142,7 @@ pub(super) fn check_count(cursor: &Cursor<'_>, what: &str, position: usize) -> R
 
 fn output(cursor: &mut Cursor<'_>) -> Result<OutputChoice> {
     let mut name = None;
-    let (mut binary, mut classes) = (None, None);
+    let (mut binary, mut classes, mut place) = (None, None, PlaceParts::default());
     cursor.object("an output as an object", |cursor, key| match key {
         "name" => {
             name = Some(TensorName::from(&*cursor.string("'name' as a string")?));
@@ -147,14 +152,38 @@ fn output(cursor: &mut Cursor<'_>) -> Result<OutputChoice> {
             match key {
                 "binary_data" => binary = Some(flag(cursor, key)?),
                 "classification" => classes = usize::try_from(count(cursor, key)?).ok().filter(|classes| *classes > 0),
-                _ => refuse_shared_memory(key).and_then(|()| cursor.skip())?,
+                _ => placed(cursor, key, &mut place)?,
             }
             Ok(())
         }),
         _ => cursor.skip(),
     })?;
     let name = name.ok_or_else(|| cursor.fault("an output has no member 'name'"))?;
-    Ok(OutputChoice { name, binary, classes })
+    let place = place.place(&name)?;
+    check_classes(classes, place.as_ref())?;
+    Ok(OutputChoice { name, binary, classes, place })
+}
+
+/// Classes have no size that a client could know beforehand.
+///
+/// # Errors
+/// InvalidArgument, in the words of Triton's clients.
+pub(crate) fn check_classes(classes: Option<usize>, place: Option<&Place>) -> Result<()> {
+    if classes.is_some() && place.is_some() {
+        return Err(Error::invalid_argument("shared memory can't be set on classification output"));
+    }
+    Ok(())
+}
+
+/// Reads a parameter of a tensor that may lie in shared memory.
+pub(super) fn placed(cursor: &mut Cursor<'_>, key: &str, place: &mut PlaceParts) -> Result<()> {
+    match key {
+        shared_memory::REGION => place.region = Some(cursor.string("the name of a region as a string")?.into_owned()),
+        shared_memory::OFFSET => place.offset = Some(count(cursor, key)?),
+        shared_memory::BYTE_SIZE => place.byte_size = Some(count(cursor, key)?),
+        _ => cursor.skip()?,
+    }
+    Ok(())
 }
 
 /// Reads a boolean parameter; Triton's clients also write 0 and 1.
@@ -170,16 +199,6 @@ pub(super) fn flag(cursor: &mut Cursor<'_>, name: &str) -> Result<bool> {
 pub(super) fn count(cursor: &mut Cursor<'_>, name: &str) -> Result<u64> {
     let value = cursor.integer().map_err(|error| error.context(format!("parameter '{name}'")))?;
     u64::try_from(value).map_err(|_| cursor.fault(&format!("parameter '{name}' is {value}; expected 0 or more")))
-}
-
-/// Silence about a tensor that lies elsewhere would answer wrongly.
-pub(crate) fn refuse_shared_memory(parameter: &str) -> Result<()> {
-    if parameter.starts_with("shared_memory") {
-        return Err(Error::unsupported(format!(
-            "parameter '{parameter}': shared memory is not supported; send the tensor in the request"
-        )));
-    }
-    Ok(())
 }
 
 /// The one input of a raw binary request, whose body is its data: at most one dimension may be open, and takes what fits.

@@ -8,6 +8,7 @@ use inference::{Error, InferResponse, NamedTensor, Parameter, Parameters, Result
 use super::classification::classify;
 use super::numbers_out;
 use super::request::OutputChoice;
+use crate::shared_memory::{self, Place};
 
 /// What an answer is made from, beside the response itself.
 pub(crate) struct Answer<'a> {
@@ -46,7 +47,8 @@ impl Answer<'_> {
     pub(crate) fn converted_bytes(&self, response: &InferResponse) -> usize {
         let converted = |output: &&NamedTensor| {
             let choice = self.choice(output);
-            !self.is_binary(choice) || choice.is_some_and(|choice| choice.classes.is_some())
+            let in_answer = choice.is_none_or(|choice| choice.place.is_none());
+            in_answer && (!self.is_binary(choice) || choice.is_some_and(|choice| choice.classes.is_some()))
         };
         response.outputs.iter().filter(converted).map(|output| output.tensor.data().len()).sum()
     }
@@ -68,6 +70,11 @@ pub(crate) fn encode(response: &InferResponse, answer: &Answer<'_>) -> Result<En
             json.text.push(b',');
         }
         let choice = answer.choice(output);
+        if let Some(place) = choice.and_then(|choice| choice.place.as_ref()) {
+            write_place(&mut json, output, place);
+            json.check_size(size)?;
+            continue;
+        }
         let tensor = match choice.and_then(|choice| choice.classes) {
             Some(classes) => Cow::Owned(classes_of(response, &output.name, &output.tensor, classes)?),
             None => Cow::Borrowed(&output.tensor),
@@ -108,12 +115,27 @@ fn head(json: &mut Json, response: &InferResponse, answer: &Answer<'_>) {
     }
 }
 
-fn write_output(json: &mut Json, name: &str, tensor: &Tensor, binary: bool) -> Result<()> {
+/// An output that was written into shared memory.
+fn write_place(json: &mut Json, output: &NamedTensor, place: &Place) {
+    write_tensor_head(json, &output.name, &output.tensor);
+    json.raw("\"parameters\":{");
+    json.member(shared_memory::REGION, &place.region);
+    if place.offset != 0 {
+        json.raw(&format!("\"{}\":{},", shared_memory::OFFSET, place.offset));
+    }
+    json.raw(&format!("\"{}\":{}}}}}", shared_memory::BYTE_SIZE, output.tensor.data().len()));
+}
+
+fn write_tensor_head(json: &mut Json, name: &str, tensor: &Tensor) {
     json.text.push(b'{');
     json.member("name", name);
     json.member("datatype", tensor.datatype().name());
     // A shape is written like JSON.
     json.raw(&format!("\"shape\":{},", tensor.shape()));
+}
+
+fn write_output(json: &mut Json, name: &str, tensor: &Tensor, binary: bool) -> Result<()> {
+    write_tensor_head(json, name, tensor);
     if binary {
         json.raw(&format!("\"parameters\":{{\"binary_data_size\":{}}}}}", tensor.data().len()));
         return Ok(());

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::request::{MAX_TENSORS, OutputChoice};
 use super::{Answer, Layout, WireRequest, encode, parse, raw_input};
+use crate::shared_memory::Place;
 
 const DEPTH: usize = 100;
 
@@ -106,7 +107,15 @@ fn bad_requests_say_what_where_and_what_was_expected() {
         (r#"{"inputs":[],"parameters":{"timeout":-1}}"#.to_owned(), "parameter 'timeout' is -1; expected 0 or more"),
         (
             input(r#""shape":[1],"datatype":"INT8","parameters":{"shared_memory_region":"r"}"#),
-            "shared memory is not supported",
+            "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor 'x'",
+        ),
+        (
+            input(r#""shape":[1],"datatype":"INT8","data":[1],"parameters":{"shared_memory_region":"r","shared_memory_byte_size":1}"#),
+            "the input has data of its own and the parameter 'shared_memory_region'",
+        ),
+        (
+            r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":1,"shared_memory_region":"r","shared_memory_byte_size":1}}]}"#.to_owned(),
+            "outputs[0]: shared memory can't be set on classification output",
         ),
     ];
     for (json, expected) in cases {
@@ -139,7 +148,7 @@ fn what_will_be_converted_is_what_is_not_sent_as_it_is() {
         NamedTensor::new(name, Tensor::from_vec(Shape::from([length as i64]), vec![1u8; length]).expect("valid"))
     };
     let response = InferResponse::new(vec![output("a", 1), output("b", 10), output("c", 100)]);
-    let choice = |name: &str, binary, classes| OutputChoice { name: name.into(), binary, classes };
+    let choice = |name: &str, binary, classes| OutputChoice { name: name.into(), binary, classes, place: None };
     let converted = |binary, choices: &[OutputChoice]| {
         Answer { id: "", model_name: "m", choices, binary, max_size: 1000 }.converted_bytes(&response)
     };
@@ -147,6 +156,8 @@ fn what_will_be_converted_is_what_is_not_sent_as_it_is() {
     assert_eq!(converted(true, &[]), 0);
     assert_eq!(converted(true, &[choice("b", Some(false), None), choice("c", None, None)]), 10);
     assert_eq!(converted(false, &[choice("c", Some(true), None)]), 11);
+    let elsewhere = Place { region: "r".to_owned(), offset: 0, byte_size: 100 };
+    assert_eq!(converted(false, &[OutputChoice { place: Some(elsewhere), ..choice("c", None, None) }]), 11);
     // All of an output is looked at to find its best classes, however these are sent.
     assert_eq!(converted(true, &[choice("c", Some(true), Some(2))]), 100);
 }
@@ -169,9 +180,32 @@ fn requests_carry_ids_parameters_and_outputs() {
         ("d", Parameter::Bool(false)),
     ];
     assert_eq!(request.parameters, expected.map(|(name, value)| (name.to_owned(), value)).into());
-    let first = OutputChoice { name: "y".into(), binary: Some(false), classes: Some(3) };
-    let second = OutputChoice { name: "z".into(), binary: None, classes: None };
+    let first = OutputChoice { name: "y".into(), binary: Some(false), classes: Some(3), place: None };
+    let second = OutputChoice { name: "z".into(), binary: None, classes: None, place: None };
     assert_eq!(request.outputs, [first, second]);
+}
+
+#[test]
+fn tensors_in_shared_memory_are_told_apart_from_those_in_the_body() {
+    let request = read(
+        r#"{"inputs":[{"name":"x","shape":[2],"datatype":"INT8","parameters":{"shared_memory_region":"r",
+                "shared_memory_offset":8,"shared_memory_byte_size":2}},{"name":"b","shape":[1],"datatype":"INT8","data":[9]}],
+            "outputs":[{"name":"y","parameters":{"shared_memory_region":"s","shared_memory_byte_size":64}}]}"#,
+    )
+    .expect("valid");
+    let place = |region: &str, offset, byte_size| Place { region: region.to_owned(), offset, byte_size };
+    let [input] = &request.shared_inputs[..] else { panic!("one: {request:?}") };
+    assert_eq!((&*input.name, input.datatype, &input.place), ("x", DataType::Int8, &place("r", 8, 2)));
+    assert_eq!((request.inputs.len(), &*request.inputs[0].name), (1, "b"));
+    assert_eq!(request.outputs[0].place, Some(place("s", 0, 64)));
+
+    let tensor = Tensor::from_vec(Shape::from([2]), vec![1.0f32, 2.0]).expect("valid");
+    let response = InferResponse::new(vec![NamedTensor::new("y", tensor)]);
+    let choices = &request.outputs;
+    let answer = Answer { id: "", model_name: "m", choices, binary: true, max_size: 1000 };
+    let encoded = encode(&response, &answer).expect("small");
+    let expected = r#"{"model_name":"m","outputs":[{"name":"y","datatype":"FP32","shape":[2],"parameters":{"shared_memory_region":"s","shared_memory_byte_size":8}}]}"#;
+    assert_eq!((encoded.json_length, &encoded.parts[..]), (None, &[Bytes::from_static(expected.as_bytes())][..]));
 }
 
 #[test]

@@ -12,8 +12,9 @@ use protocol::grpc_service::{InferParameter, ModelInferRequest};
 
 use super::{contents, weight};
 use crate::admission::BodyShare;
-use crate::codec::{OutputChoice, WireRequest, refuse_shared_memory};
+use crate::codec::{OutputChoice, WireRequest, check_classes};
 use crate::http::parse_version;
+use crate::shared_memory::{self, Place, PlaceParts, SharedInput};
 
 /// A request's parameter that asks for something about the stream, not about the model.
 const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
@@ -57,22 +58,25 @@ pub(super) fn request(message: ModelInferRequest) -> Result<WireRequest> {
             }
         }
     }
-    wire.inputs = inputs(&message.model_name, message.inputs, message.raw_input_contents)?;
+    inputs(&mut wire, &message.model_name, message.inputs, message.raw_input_contents)?;
     wire.outputs = outputs(message.outputs)?;
     Ok(wire)
 }
 
-fn inputs(model: &str, inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<NamedTensor>> {
+fn inputs(wire: &mut WireRequest, model: &str, inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<()> {
     let mut seen = HashSet::new();
     let uses_raw = !raw.is_empty();
     let mut raw = raw.into_iter();
-    let mut tensors = Vec::with_capacity(inputs.len());
-    for input in inputs {
+    wire.inputs.reserve(inputs.len());
+    for mut input in inputs {
         let name = TensorName::from(input.name.as_str());
         if !seen.insert(name.clone()) {
             return Err(Error::invalid_argument(format!("input '{name}' is given twice")));
         }
-        tensors.push(NamedTensor::new(name, tensor(model, input, uses_raw, &mut raw)?));
+        match place(&input.name, &mut input.parameters).map_err(|error| error.context(format!("input '{name}'")))? {
+            Some(place) => wire.shared_inputs.push(shared(name, model, input, place)?),
+            None => wire.inputs.push(NamedTensor::new(name, tensor(model, input, uses_raw, &mut raw)?)),
+        }
     }
     let surplus = raw.len();
     if surplus > 0 {
@@ -81,7 +85,18 @@ fn inputs(model: &str, inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result
              model '{model}'"
         )));
     }
-    Ok(tensors)
+    Ok(())
+}
+
+/// An input that lies in shared memory. No raw contents go with it.
+fn shared(name: TensorName, model: &str, input: InferInputTensor, place: Place) -> Result<SharedInput> {
+    if input.contents.is_some() {
+        return Err(Error::invalid_argument(format!(
+            "unexpected 'content' provided when using shared memory for input tensor '{name}' for model '{model}'"
+        )));
+    }
+    let datatype = datatype(&input.datatype).map_err(|error| error.context(format!("input '{name}'")))?;
+    Ok(SharedInput { name, datatype, shape: Shape::from(input.shape), place })
 }
 
 fn tensor(
@@ -91,7 +106,6 @@ fn tensor(
     raw: &mut impl Iterator<Item = Bytes>,
 ) -> Result<Tensor> {
     let name = &input.name;
-    check_parameters(&input.parameters).map_err(|error| error.context(format!("input '{name}'")))?;
     let datatype = datatype(&input.datatype).map_err(|error| error.context(format!("input '{name}'")))?;
     let shape = Shape::from(input.shape);
     match input.contents {
@@ -126,17 +140,39 @@ fn outputs(requested: Vec<InferRequestedOutputTensor>) -> Result<Vec<OutputChoic
         if !seen.insert(name.clone()) {
             return Err(Error::invalid_argument(format!("output '{name}' is requested twice")));
         }
-        check_parameters(&output.parameters).map_err(in_output)?;
         let classes = output.parameters.remove("classification");
         let classes = classes.map(|value| count("classification", value)).transpose().map_err(in_output)?;
         let classes = classes.and_then(|classes| usize::try_from(classes).ok()).filter(|classes| *classes > 0);
-        choices.push(OutputChoice { name, binary: Some(true), classes });
+        let place = place(&name, &mut output.parameters)?;
+        check_classes(classes, place.as_ref()).map_err(in_output)?;
+        choices.push(OutputChoice { name, binary: Some(true), classes, place });
     }
     Ok(choices)
 }
 
-fn check_parameters(parameters: &BTreeMap<String, InferParameter>) -> Result<()> {
-    parameters.keys().try_for_each(|name| refuse_shared_memory(name))
+/// Where in shared memory a tensor lies, if it does.
+fn place(tensor: &str, parameters: &mut BTreeMap<String, InferParameter>) -> Result<Option<Place>> {
+    if parameters.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |name: &str, expected: &str| {
+        let message = format!("invalid value type for '{name}' parameter for tensor '{tensor}', expected {expected}.");
+        Error::invalid_argument(message)
+    };
+    let mut number = |name: &str| match parameters.remove(name).and_then(|value| value.parameter_choice) {
+        Some(ParameterChoice::Int64Param(value)) => {
+            u64::try_from(value).map(Some).map_err(|_| wrong(name, "0 or more"))
+        }
+        None => Ok(None),
+        Some(_) => Err(wrong(name, "int64_param")),
+    };
+    let (offset, byte_size) = (number(shared_memory::OFFSET)?, number(shared_memory::BYTE_SIZE)?);
+    let region = match parameters.remove(shared_memory::REGION).and_then(|value| value.parameter_choice) {
+        Some(ParameterChoice::StringParam(region)) => Some(region),
+        None => None,
+        Some(_) => return Err(wrong(shared_memory::REGION, "string_param")),
+    };
+    PlaceParts { region, offset, byte_size }.place(tensor)
 }
 
 fn parameter(name: &str, value: InferParameter) -> Result<Parameter> {

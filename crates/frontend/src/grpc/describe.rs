@@ -7,14 +7,14 @@ use protocol::grpc_service::{
     ModelConfigResponse, ModelMetadataResponse, RepositoryIndexResponse, ServerMetadataResponse,
 };
 
-use crate::FrontendConfig;
-use crate::http::{EXTENSIONS, shown_state};
+use crate::App;
+use crate::http::{extensions, shown_state};
 
-pub(super) fn server(config: &FrontendConfig) -> ServerMetadataResponse {
+pub(super) fn server(app: &App) -> ServerMetadataResponse {
     ServerMetadataResponse {
-        name: config.server_name.clone(),
-        version: config.server_version.clone(),
-        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        name: app.config.server_name.clone(),
+        version: app.config.server_version.clone(),
+        extensions: extensions(app).into_iter().map(str::to_owned).collect(),
     }
 }
 

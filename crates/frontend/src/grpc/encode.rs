@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use inference::{InferResponse, Parameter, Result};
+use inference::{InferResponse, NamedTensor, Parameter, Result};
 use protocol::grpc_service::infer_parameter::ParameterChoice;
 use protocol::grpc_service::model_infer_response::InferOutputTensor;
 use protocol::grpc_service::{InferParameter, ModelInferResponse};
 use protocol::message_size;
 
 use crate::codec::{OutputChoice, classes_of, too_large};
+use crate::shared_memory::{self, Place};
 
 /// Writes a response to the request `id`; `model_name` is the name that the client used.
 ///
@@ -31,8 +32,14 @@ pub(super) fn response(
         ..ModelInferResponse::default()
     };
     for output in &response.outputs {
-        let classes = choices.iter().find(|choice| choice.name == output.name).and_then(|choice| choice.classes);
-        let tensor = match classes {
+        let choice = choices.iter().find(|choice| choice.name == output.name);
+        if let Some(place) = choice.and_then(|choice| choice.place.as_ref()) {
+            message.outputs.push(in_shared_memory(output, place));
+            // Entries go with outputs by position.
+            message.raw_output_contents.push(Bytes::new());
+            continue;
+        }
+        let tensor = match choice.and_then(|choice| choice.classes) {
             Some(classes) => Cow::Owned(classes_of(response, &output.name, &output.tensor, classes)?),
             None => Cow::Borrowed(&output.tensor),
         };
@@ -48,6 +55,25 @@ pub(super) fn response(
         return Err(too_large(max_size));
     }
     Ok(message)
+}
+
+/// An output that was written into shared memory.
+fn in_shared_memory(output: &NamedTensor, place: &Place) -> InferOutputTensor {
+    let integer = |value: u64| Parameter::Int64(i64::try_from(value).unwrap_or(i64::MAX));
+    let mut parameters = vec![
+        (shared_memory::REGION, Parameter::String(place.region.clone())),
+        (shared_memory::BYTE_SIZE, integer(output.tensor.data().len() as u64)),
+    ];
+    if place.offset != 0 {
+        parameters.push((shared_memory::OFFSET, integer(place.offset)));
+    }
+    InferOutputTensor {
+        name: output.name.to_string(),
+        datatype: output.tensor.datatype().name().to_owned(),
+        shape: output.tensor.shape().to_vec(),
+        parameters: parameters.into_iter().map(|(name, value)| (name.to_owned(), parameter(&value))).collect(),
+        ..InferOutputTensor::default()
+    }
 }
 
 /// A parameter as the wire has it.

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
 use super::{decode, encode, failure, gate, timeout};
+use crate::admission::BodyShare;
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface, count_copy};
-use crate::{App, Shared, body, infer};
+use crate::{App, Shared, body, infer, shared_memory};
 
 /// How many requests of one stream are worked on at once. Further ones stay on the wire.
 const STREAM_CONCURRENCY: usize = 32;
@@ -138,21 +139,23 @@ async fn admit(
     body.add(message_size(&message))?;
     // tonic gathers a message's frames in one buffer.
     count_copy("grpc_message_in", message.raw_input_contents.iter().map(bytes::Bytes::len).sum());
-    let answered = run(app, key, deadline, message, began).await?;
+    let answered = run(app, key, deadline, message, began, &mut body).await?;
     // tonic writes a message into one buffer.
     count_copy("grpc_message_out", answered.message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
     Ok(answered)
 }
 
-/// Runs one request.
+/// Runs one request. What it takes of shared memory counts in `share`.
 pub(super) async fn run(
     app: &App,
     key: ModelKey,
     deadline: Option<Instant>,
     message: ModelInferRequest,
     began: Instant,
+    share: &mut BodyShare,
 ) -> Result<Answered> {
     let mut wire = decode::request(message)?;
+    let shared_outputs = shared_memory::fetch(app, &mut wire, share).await?;
     let inputs = std::mem::take(&mut wire.inputs);
     let own = wire.timeout.and_then(|timeout| began.checked_add(timeout));
     let request = InferRequest {
@@ -164,6 +167,7 @@ pub(super) async fn run(
         deadline: [deadline, own].into_iter().flatten().min(),
     };
     let response: InferResponse = app.services.inference.infer(request).await?;
+    shared_memory::store(shared_outputs, &response).await?;
     let mut headers = HeaderMap::new();
     if let Some(outcome) = &response.cache {
         infer::cache_headers(&mut headers, outcome);

@@ -15,6 +15,7 @@ mod health;
 mod infer;
 mod messages;
 mod service;
+mod shared_memory;
 #[cfg(test)]
 mod tests;
 mod timeout;

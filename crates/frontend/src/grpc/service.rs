@@ -23,10 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, describe, failure, infer, timeout};
+use super::{decode, describe, failure, infer, shared_memory, timeout};
 use crate::Shared;
-
-const SHARED_MEMORY: &str = "shared memory is not supported yet; send tensors in the request";
 
 /// The service.
 pub(super) struct InferenceGrpc {
@@ -65,6 +63,11 @@ fn missing(call: &str, why: &str) -> Status {
     failure::refuse(&ModelKey::default(), Error::unsupported(format!("{call}: {why}")))
 }
 
+/// An answer that is about no model.
+fn reply<T>(answer: InferenceResult<T>) -> Result<Response<T>, Status> {
+    answer.map(Response::new).map_err(|error| failure::refuse(&ModelKey::default(), error))
+}
+
 #[tonic::async_trait]
 impl GrpcInferenceService for InferenceGrpc {
     async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
@@ -85,7 +88,7 @@ impl GrpcInferenceService for InferenceGrpc {
         &self,
         _: Request<ServerMetadataRequest>,
     ) -> Result<Response<ServerMetadataResponse>, Status> {
-        Ok(Response::new(describe::server(&self.app.config)))
+        Ok(Response::new(describe::server(&self.app)))
     }
 
     async fn model_metadata(
@@ -159,44 +162,44 @@ impl GrpcInferenceService for InferenceGrpc {
 
     async fn system_shared_memory_status(
         &self,
-        _: Request<SystemSharedMemoryStatusRequest>,
+        request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
-        Err(missing("SystemSharedMemoryStatus", SHARED_MEMORY))
+        reply(shared_memory::system_status(&self.app.services.shared_memory, request.into_inner()))
     }
 
     async fn system_shared_memory_register(
         &self,
-        _: Request<SystemSharedMemoryRegisterRequest>,
+        request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
-        Err(missing("SystemSharedMemoryRegister", SHARED_MEMORY))
+        reply(shared_memory::system_register(&self.app.services.shared_memory, request.into_inner()))
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _: Request<SystemSharedMemoryUnregisterRequest>,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
-        Err(missing("SystemSharedMemoryUnregister", SHARED_MEMORY))
+        reply(shared_memory::system_unregister(&self.app.services.shared_memory, request.into_inner()))
     }
 
     async fn cuda_shared_memory_status(
         &self,
-        _: Request<CudaSharedMemoryStatusRequest>,
+        request: Request<CudaSharedMemoryStatusRequest>,
     ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
-        Err(missing("CudaSharedMemoryStatus", SHARED_MEMORY))
+        reply(shared_memory::cuda_status(&self.app.services.shared_memory, request.into_inner()))
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _: Request<CudaSharedMemoryRegisterRequest>,
+        request: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
-        Err(missing("CudaSharedMemoryRegister", SHARED_MEMORY))
+        reply(shared_memory::cuda_register(&self.app.services.shared_memory, request.into_inner()))
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
-        _: Request<CudaSharedMemoryUnregisterRequest>,
+        request: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
-        Err(missing("CudaSharedMemoryUnregister", SHARED_MEMORY))
+        reply(shared_memory::cuda_unregister(&self.app.services.shared_memory, request.into_inner()))
     }
 
     async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Result<Response<TraceSettingResponse>, Status> {

@@ -12,6 +12,7 @@ use protocol::grpc_service::{InferParameter, InferTensorContents, ModelInferRequ
 
 use super::{decode, encode};
 use crate::codec::WireRequest;
+use crate::shared_memory::Place;
 
 fn input(datatype: &str, shape: &[i64], contents: Option<InferTensorContents>) -> InferInputTensor {
     InferInputTensor {
@@ -138,11 +139,37 @@ fn what_cannot_be_is_refused_in_tritons_words() {
             read(request(vec![input("FP32", &[1], None), input("FP32", &[1], None)], &[&[0; 4], &[0; 4]])).err(),
             "given twice".to_owned(),
         ),
-        (read(request(vec![shared], &[])).err(), "shared memory is not supported".to_owned()),
+        (
+            read(request(vec![shared], &[])).err(),
+            "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor 'x'"
+                .to_owned(),
+        ),
     ];
     for (error, expected) in cases {
         assert!(error.as_ref().is_some_and(|error| error.contains(&expected)), "{expected}: {error:?}");
     }
+}
+
+#[test]
+fn inputs_in_shared_memory_take_no_raw_contents() {
+    let mut shared = input("INT8", &[2], None);
+    shared.parameters = parameters("shared_memory_region", ParameterChoice::StringParam("r".to_owned()));
+    shared.parameters.extend(parameters("shared_memory_byte_size", ParameterChoice::Int64Param(2)));
+    let other = InferInputTensor { name: "z".to_owned(), ..input("INT8", &[1], None) };
+    let wire = read(request(vec![shared.clone(), other], &[&[7]])).expect("valid");
+    assert_eq!((wire.inputs.len(), &wire.inputs[0].tensor.data()[..]), (1, &[7][..]));
+    let Place { region, offset, byte_size } = &wire.shared_inputs[0].place;
+    assert_eq!((region.as_str(), *offset, *byte_size), ("r", 0, 2));
+
+    let mut wrong = shared.clone();
+    wrong.parameters.extend(parameters("shared_memory_offset", ParameterChoice::Int64Param(-1)));
+    assert!(read(request(vec![wrong], &[])).expect_err("negative").contains("'shared_memory_offset' parameter"));
+    shared.contents = Some(InferTensorContents::default());
+    let error = read(request(vec![shared], &[])).expect_err("twice");
+    assert!(
+        error.starts_with("unexpected 'content' provided when using shared memory for input tensor 'x'"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::status::Failure;
 use crate::{App, Shared, infer, reply};
 
 /// The extensions of KServe v2 that are there, by Triton's names for them.
-pub(crate) const EXTENSIONS: [&str; 4] = ["classification", "model_configuration", "binary_tensor_data", "parameters"];
+const EXTENSIONS: [&str; 4] = ["classification", "model_configuration", "binary_tensor_data", "parameters"];
 /// Bytes that the body of an index request may have.
 const MAX_INDEX_REQUEST: u64 = 64 << 10;
 
@@ -19,7 +19,7 @@ const MAX_INDEX_REQUEST: u64 = 64 << 10;
 struct ServerMetadata<'a> {
     name: &'a str,
     version: &'a str,
-    extensions: [&'static str; EXTENSIONS.len()],
+    extensions: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -58,7 +58,16 @@ struct IndexRequest {
 /// `GET /v2`.
 pub(super) async fn server(State(app): State<Shared>) -> Response {
     let (name, version) = (&app.config.server_name, &app.config.server_version);
-    reply::json(&ServerMetadata { name, version, extensions: EXTENSIONS })
+    reply::json(&ServerMetadata { name, version, extensions: extensions(&app) })
+}
+
+/// The extensions that this server has, some of which its settings decide.
+pub(crate) fn extensions(app: &App) -> Vec<&'static str> {
+    let mut extensions = EXTENSIONS.to_vec();
+    if app.services.shared_memory.is_allowed() {
+        extensions.push("system_shared_memory");
+    }
+    extensions
 }
 
 /// `GET /v2/models/{name}[/versions/{version}]`.
@@ -140,7 +149,7 @@ pub(crate) fn shown_state(entry: &IndexEntry) -> Option<&'static str> {
     (!never_loaded).then(|| entry.state.name())
 }
 
-fn refuse(key: &ModelKey, failure: Failure) -> Response {
+pub(super) fn refuse(key: &ModelKey, failure: Failure) -> Response {
     let status = failure.status(false);
     infer::log(key, &failure, &status);
     reply::decorate(reply::error(status.http, failure.message()), &status)

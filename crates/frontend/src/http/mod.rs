@@ -3,6 +3,7 @@
 mod describe;
 mod health;
 mod path;
+mod shared_memory;
 mod slashes;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use http::{HeaderValue, header};
 use inference::ModelKey;
 use tower::ServiceExt;
 
-pub(crate) use self::describe::{EXTENSIONS, shown_state};
+pub(crate) use self::describe::{extensions, shown_state};
 use self::path::ModelPath;
 pub(crate) use self::path::parse_version;
 use self::slashes::Names;
@@ -55,8 +56,9 @@ pub fn http_router(services: Services, config: FrontendConfig) -> Router {
         }
     }
     let router = router.route("/invocations", post(invocations)).merge(sagemaker::runtime_routes());
+    let router = router.merge(shared_memory::routes());
     let router = crate::finish(router, services, config);
-    let (routes, names) = (router.clone(), Arc::from([models]));
+    let (routes, names) = (router.clone(), [models].into_iter().chain(shared_memory::names()).collect());
     router.fallback(move |request| with_slashes(routes, names, request))
 }
 

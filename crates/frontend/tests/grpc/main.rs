@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fake::Fake;
-use frontend::{Admission, DrainReport, FrontendConfig, ServeConfig, Services};
+use frontend::{Admission, DrainReport, FrontendConfig, ServeConfig, Services, SharedMemory};
 use protocol::grpc_service::ModelInferRequest;
 use protocol::grpc_service::grpc_inference_service_client::GrpcInferenceServiceClient;
 use protocol::grpc_service::model_infer_request::InferInputTensor;
@@ -39,7 +39,8 @@ async fn start() -> Running {
 
 async fn start_with(admission: Admission, config: FrontendConfig, serve: ServeConfig) -> Running {
     let fake = Fake::new();
-    let services = Services { inference: fake.clone(), control: fake.clone(), admission };
+    let services =
+        Services { inference: fake.clone(), control: fake.clone(), admission, shared_memory: SharedMemory::off() };
     let (drain, closing) = (CancellationToken::new(), CancellationToken::new());
     let router = frontend::grpc_router(services, config, closing.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

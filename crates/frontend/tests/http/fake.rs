@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use frontend::{Admission, DrainReport, FrontendConfig, ServeConfig, Services};
+use frontend::{Admission, DrainReport, FrontendConfig, ServeConfig, Services, SharedMemory};
 use inference::{
     BoxFuture, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
     InferResponse, InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState,
@@ -245,7 +245,8 @@ pub async fn start_with(config: FrontendConfig, serve: ServeConfig) -> Running {
 
 pub async fn start_admitting(admission: Admission, config: FrontendConfig, serve: ServeConfig) -> Running {
     let fake = Fake::new();
-    let services = Services { inference: fake.clone(), control: fake.clone(), admission };
+    let services =
+        Services { inference: fake.clone(), control: fake.clone(), admission, shared_memory: SharedMemory::off() };
     let drain = CancellationToken::new();
     let mut addresses = Vec::new();
     let mut servers = Vec::new();

@@ -1,0 +1,125 @@
+//! `/v2/systemsharedmemory/…` and `/v2/cudasharedmemory/…` of Triton's shared memory extensions.
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use inference::{Error, ModelKey, Result};
+use serde::{Deserialize, Serialize};
+
+use super::describe::refuse;
+use super::slashes::Names;
+use crate::shared_memory::Region;
+use crate::status::Failure;
+use crate::{Shared, body, reply};
+
+/// Bytes that the body of a registration may have.
+const MAX_REGISTRATION: u64 = 64 << 10;
+
+/// What a client registers.
+#[derive(Deserialize)]
+struct Registration {
+    key: String,
+    #[serde(default)]
+    offset: u64,
+    byte_size: u64,
+}
+
+#[derive(Serialize)]
+struct RegionStatus {
+    name: String,
+    key: String,
+    offset: u64,
+    byte_size: u64,
+}
+
+/// The routes of both kinds of memory.
+pub(super) fn routes() -> Router<Shared> {
+    let (system, cuda) = ("/v2/systemsharedmemory", "/v2/cudasharedmemory");
+    Router::new()
+        .route(&format!("{system}/status"), get(system_status_all))
+        .route(&format!("{system}/region/{{name}}/status"), get(system_status))
+        .route(&format!("{system}/region/{{name}}/register"), post(system_register))
+        .route(&format!("{system}/unregister"), post(system_unregister_all))
+        .route(&format!("{system}/region/{{name}}/unregister"), post(system_unregister))
+        .route(&format!("{cuda}/status"), get(cuda_status_all))
+        .route(&format!("{cuda}/region/{{name}}/status"), get(cuda_status))
+        .route(&format!("{cuda}/region/{{name}}/register"), post(cuda_register))
+        .route(&format!("{cuda}/unregister"), post(cuda_unregister))
+        .route(&format!("{cuda}/region/{{name}}/unregister"), post(cuda_unregister))
+}
+
+/// Where the names of regions stand in paths.
+pub(super) fn names() -> [Names; 2] {
+    ["/v2/systemsharedmemory/region/", "/v2/cudasharedmemory/region/"].map(|prefix| {
+        let tails = ["/status", "/register", "/unregister"].map(str::to_owned).to_vec();
+        Names { prefix, tails }
+    })
+}
+
+async fn system_status_all(State(app): State<Shared>) -> Response {
+    statuses(app.services.shared_memory.status(""))
+}
+
+async fn system_status(State(app): State<Shared>, Path(name): Path<String>) -> Response {
+    statuses(app.services.shared_memory.status(&name))
+}
+
+async fn system_register(State(app): State<Shared>, Path(name): Path<String>, request: Request) -> Response {
+    let registered = match registration(&app, request).await {
+        Ok(Registration { key, offset, byte_size }) => {
+            app.services.shared_memory.register(&name, &key, offset, byte_size).map_err(Failure::from)
+        }
+        Err(failure) => Err(failure),
+    };
+    done(registered)
+}
+
+async fn registration(app: &Shared, request: Request) -> Result<Registration, Failure> {
+    app.services.shared_memory.check_allowed()?;
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, app.bounds(MAX_REGISTRATION), None).await?.bytes;
+    serde_json::from_slice(&body).map_err(|error| {
+        let expected = r#"{"key":"/name","offset":0,"byte_size":64}"#;
+        Error::invalid_argument(format!("the registration's body is not like {expected}: {error}")).into()
+    })
+}
+
+async fn system_unregister_all(State(app): State<Shared>) -> Response {
+    done(app.services.shared_memory.unregister("").map_err(Failure::from))
+}
+
+async fn system_unregister(State(app): State<Shared>, Path(name): Path<String>) -> Response {
+    done(app.services.shared_memory.unregister(&name).map_err(Failure::from))
+}
+
+async fn cuda_status_all(State(app): State<Shared>) -> Response {
+    statuses(app.services.shared_memory.cuda_status(""))
+}
+
+async fn cuda_status(State(app): State<Shared>, Path(name): Path<String>) -> Response {
+    statuses(app.services.shared_memory.cuda_status(&name))
+}
+
+async fn cuda_register(State(app): State<Shared>, Path(name): Path<String>) -> Response {
+    done(app.services.shared_memory.cuda_register(&name).map_err(Failure::from))
+}
+
+async fn cuda_unregister(State(app): State<Shared>) -> Response {
+    done(app.services.shared_memory.check_allowed().map_err(Failure::from))
+}
+
+fn statuses(regions: Result<Vec<Region>>) -> Response {
+    let status = |region: Region| {
+        let Region { name, key, offset, byte_size, .. } = region;
+        RegionStatus { name, key, offset, byte_size }
+    };
+    match regions {
+        Ok(regions) => reply::json(&regions.into_iter().map(status).collect::<Vec<_>>()),
+        Err(error) => refuse(&ModelKey::default(), error.into()),
+    }
+}
+
+fn done(outcome: Result<(), Failure>) -> Response {
+    outcome.map_or_else(|failure| refuse(&ModelKey::default(), failure), |()| reply::empty(200))
+}
