@@ -8,6 +8,7 @@ mod backend;
 mod batching;
 mod bytes_tensor;
 mod check;
+mod correlation;
 mod datatype;
 mod device;
 mod error;
@@ -17,6 +18,7 @@ mod model;
 mod request;
 mod reshape;
 mod response;
+mod sequence;
 mod service;
 mod shape;
 mod stream;
@@ -26,6 +28,7 @@ pub use backend::{Backend, Batch, LoadedModel, ModelArtifact, ModelInstance, Pla
 pub use batching::{DynamicBatching, QueuePolicy, TimeoutAction};
 pub use bytes_tensor::{BytesElements, encode_bytes_elements};
 pub use check::check_request;
+pub use correlation::{CorrelationId, SequencePlace};
 pub use datatype::DataType;
 pub use device::{Device, MemoryUsage};
 pub use error::{Error, ErrorKind, Origin, Result};
@@ -36,6 +39,7 @@ pub use model::{
 pub use request::{InferRequest, Parameter, Parameters};
 pub use reshape::{to_model_shape, to_request_shape};
 pub use response::{CacheOutcome, CacheTier, ComputeTiming, InferResponse, LoadTiming};
+pub use sequence::{SequenceBatching, SequenceControl, SequenceFlag, SequenceSignal, SequenceState, SequenceStrategy};
 pub use service::{
     BoxFuture, BoxStream, Description, IndexEntry, InferenceService, ModelControl, ModelState, RegisteredModel,
 };

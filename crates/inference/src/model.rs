@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{DataType, DynamicBatching, ModelName, Shape, TensorName};
+use crate::{DataType, DynamicBatching, ModelName, SequenceBatching, Shape, TensorName};
 
 /// An input that a model declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub struct EnsembleSpec {
 }
 
 /// A model's configuration, reduced to what serving it needs (the full message is in [`ModelInfo::config`]).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
     /// The name within its archive or repository.
     pub name: ModelName,
@@ -134,6 +134,8 @@ pub struct ModelSpec {
     pub ensemble: Option<EnsembleSpec>,
     /// How requests are joined into batches; `None` where each runs on its own.
     pub dynamic_batching: Option<DynamicBatching>,
+    /// How requests that belong together reach the model; `None` where each stands alone. Never beside `dynamic_batching`.
+    pub sequence_batching: Option<SequenceBatching>,
     /// How long a request may take, when the parameter `infer_timeout` overrides the server's default.
     pub infer_timeout: Option<Duration>,
     /// Bytes that the model takes once loaded, when the parameter `memory_bytes` says so.
@@ -160,6 +162,7 @@ impl ModelSpec {
             parameters: BTreeMap::new(),
             ensemble: None,
             dynamic_batching: None,
+            sequence_batching: None,
             infer_timeout: None,
             memory_bytes: None,
         }

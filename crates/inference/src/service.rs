@@ -35,6 +35,12 @@ pub trait InferenceService: Send + Sync {
     fn is_usable(&self) -> bool {
         true
     }
+
+    /// Whether it holds something between requests that clients count on, such as the state of a sequence. Then it is not
+    /// evicted to make room for others, though it may be unloaded on request.
+    fn is_busy(&self) -> bool {
+        false
+    }
 }
 
 /// A model's place in its life, in Triton's words.

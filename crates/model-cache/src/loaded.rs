@@ -57,6 +57,11 @@ impl LoadedArchive {
         found.ok_or_else(|| self.no_version(name, version, versions))
     }
 
+    /// Whether a model holds something between requests (see [`InferenceService::is_busy`]).
+    pub(crate) fn is_busy(&self) -> bool {
+        self.models.values().flat_map(BTreeMap::values).any(|model| model.service.is_busy())
+    }
+
     fn no_entry(&self) -> Error {
         let known: Vec<&str> = self.models.keys().map(|name| &**name).collect();
         Error::invalid_argument(format!("{} has no entry model; name one of {known:?}", self.key))

@@ -102,7 +102,7 @@ impl Residency {
     /// [`Residency::unloaded`].
     pub(crate) fn begin_unload(&mut self, key: &ArchiveKey) -> Option<Arc<LoadedArchive>> {
         let resident = self.resident.peek(key)?;
-        if is_pinned(&resident.archive) {
+        if is_in_use(&resident.archive) {
             return None;
         }
         *self.unloading.entry(key.clone()).or_default() += 1;
@@ -111,7 +111,7 @@ impl Residency {
 
     /// [`Residency::begin_unload`] of the least recently used archive that nobody pins and that keeps files on disk.
     pub(crate) fn begin_unload_of_oldest_with_files(&mut self) -> Option<Arc<LoadedArchive>> {
-        let evictable = |resident: &Resident| !resident.kept && !is_pinned(&resident.archive);
+        let evictable = |resident: &Resident| !resident.kept && !is_in_use(&resident.archive);
         let mut oldest_first = self.resident.iter().rev();
         let found = oldest_first.find(|(_, resident)| resident.archive.files.is_some() && evictable(resident));
         let key = found.map(|(key, _)| key.clone())?;
@@ -139,13 +139,14 @@ impl Residency {
 }
 
 fn candidate(key: &ArchiveKey, resident: &Resident) -> Candidate<ArchiveKey> {
-    let pinned = resident.kept || is_pinned(&resident.archive);
+    let pinned = resident.kept || is_in_use(&resident.archive);
     Candidate { key: key.clone(), usage: resident.archive.usage.clone(), pinned }
 }
 
-/// Every pin holds a clone; the residency itself holds one. New clones are made only under the residency's lock.
-fn is_pinned(archive: &Arc<LoadedArchive>) -> bool {
-    Arc::strong_count(archive) > 1
+/// Whether somebody pins the archive, or one of its models is in the middle of a sequence. Every pin holds a clone; the
+/// residency itself holds one. New clones are made only under the residency's lock.
+fn is_in_use(archive: &Arc<LoadedArchive>) -> bool {
+    Arc::strong_count(archive) > 1 || archive.is_busy()
 }
 
 #[cfg(test)]

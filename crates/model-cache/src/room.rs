@@ -54,6 +54,9 @@ impl UnloadReason {
 /// while small ones take what becomes free.
 const MAX_OVERTAKES: u32 = 16;
 
+/// How often a load that waits for room looks for it unasked: a sequence that ends by being idle raises no signal.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// The residency with what carries its plans out. The lock is held for look-ups and book-keeping only, never while
 /// something loads, unloads or waits.
 pub(crate) struct Room {
@@ -134,13 +137,12 @@ impl Room {
                 Step::Held => return Ok(()),
                 Step::Evict(victims) => self.unload_all(victims, UnloadReason::Room).await,
                 Step::Refuse(shortage) => return Err(no_room(key, shortage, NEVER_FITS)),
-                Step::Wait(shortage) => timeout_at(deadline, raised).await.map_err(|_| {
-                    no_room(
-                        key,
-                        shortage,
-                        "everything else is in use; raise --model-memory or --gpu-memory, or try again later",
-                    )
-                })?,
+                Step::Wait(shortage) => {
+                    let again = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
+                    if timeout_at(again, raised).await.is_err() && again == deadline {
+                        return Err(no_room(key, shortage, IN_USE));
+                    }
+                }
             }
         }
     }
@@ -314,6 +316,7 @@ impl Drop for Reservation {
     }
 }
 
+const IN_USE: &str = "everything else is in use; raise --model-memory or --gpu-memory, or try again later";
 const NEVER_FITS: &str = "it can never fit; raise --model-memory or --gpu-memory (or, where the estimate is wrong, state the size in \
                           the parameter memory_bytes)";
 

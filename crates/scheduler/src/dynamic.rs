@@ -271,6 +271,6 @@ impl DynamicQueue {
 }
 
 /// The later of two deadlines, where none is the latest.
-fn later(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+pub(crate) fn later(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.zip(b).map(|(a, b)| a.max(b))
 }

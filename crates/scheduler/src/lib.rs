@@ -16,6 +16,7 @@ mod labels;
 mod metric;
 mod model;
 mod queue;
+mod sequence;
 mod together;
 
 pub use config::SchedulerConfig;

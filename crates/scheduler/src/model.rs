@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 
 use inference::{
     Batch, BoxFuture, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage, ModelInfo,
-    ModelSpec, Result,
+    ModelInstance, ModelSpec, Result,
 };
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::executor::{Executor, Overdue, overdue, run_blocking};
 use crate::instances::InstancePool;
 use crate::metric::{ModelMetrics, Served};
 use crate::queue::{Queue, Turn};
+use crate::sequence::SequenceQueue;
 
 /// One version of one loaded model: checks requests, lets them wait for an instance, runs them, checks the answers.
 ///
@@ -35,24 +36,40 @@ enum Line {
     Single(Queue),
     /// Those that wait together run together.
     Batching(Arc<DynamicQueue>),
+    /// Those of a sequence run one after the other on one instance.
+    Sequences(Arc<SequenceQueue>),
+}
+
+impl Line {
+    fn without_sequences(
+        spec: &Arc<ModelSpec>,
+        instances: Vec<Box<dyn ModelInstance>>,
+        executor: Executor,
+        max_size: usize,
+        metrics: &Arc<ModelMetrics>,
+    ) -> Line {
+        let instances = InstancePool::new(spec.name.clone(), instances);
+        let batching = DynamicQueue::new(spec.clone(), instances.clone(), executor.clone(), max_size, metrics.clone());
+        let single =
+            || Queue { instances, executor, max_size, waiting: AtomicUsize::new(0), pending: metrics.pending() };
+        batching.map_or_else(|| Line::Single(single()), Line::Batching)
+    }
 }
 
 impl ScheduledModel {
     /// Takes over a loaded model; as many requests run at once as it has instances and `executor` has places.
     pub fn new(
         info: Arc<ModelInfo>,
-        loaded: LoadedModel,
+        mut loaded: LoadedModel,
         executor: Executor,
         config: SchedulerConfig,
         metrics: ModelMetrics,
     ) -> Arc<Self> {
         let (metrics, max_size) = (Arc::new(metrics), config.max_queue_size);
-        let instances = InstancePool::new(info.spec.name.clone(), loaded.instances);
-        let batching =
-            DynamicQueue::new(info.spec.clone(), instances.clone(), executor.clone(), max_size, metrics.clone());
-        let single =
-            || Queue { instances, executor, max_size, waiting: AtomicUsize::new(0), pending: metrics.pending() };
-        let line = batching.map_or_else(|| Line::Single(single()), Line::Batching);
+        let line = match SequenceQueue::new(&info.spec, &mut loaded, &executor, max_size, &metrics) {
+            Some(queue) => Line::Sequences(queue),
+            None => Line::without_sequences(&info.spec, loaded.instances, executor, max_size, &metrics),
+        };
         Arc::new(ScheduledModel { info, memory: loaded.memory, line, config, metrics })
     }
 
@@ -73,6 +90,7 @@ impl ScheduledModel {
         let answer = match &self.line {
             Line::Single(queue) => self.run_alone(queue, request, arrived, deadline).await,
             Line::Batching(queue) => queue.run(request, expected.batch, arrived, deadline).await,
+            Line::Sequences(queue) => queue.run(request, expected.batch, arrived, deadline).await,
         };
         let Answer { queued, result } = answer.map_err(|error| name_model(spec, error))?;
         let response = result.map_err(|error| name_model(spec, error))?;
@@ -124,6 +142,15 @@ impl InferenceService for ScheduledModel {
         match &self.line {
             Line::Single(queue) => queue.instances.alive() > 0,
             Line::Batching(queue) => queue.instances.alive() > 0,
+            Line::Sequences(queue) => queue.alive() > 0,
+        }
+    }
+
+    /// Whether a sequence has begun and neither ended nor been idle for too long.
+    fn is_busy(&self) -> bool {
+        match &self.line {
+            Line::Single(_) | Line::Batching(_) => false,
+            Line::Sequences(queue) => queue.is_live(),
         }
     }
 }
