@@ -9,22 +9,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use inference::{Error, ErrorKind};
 
 use crate::admission::{Admission, BodyShare};
+use crate::compression::Inflater;
+use crate::encoding;
+use crate::gathered::Gathered;
+use crate::infer::off_thread;
 use crate::status::{Failure, Refusal};
-use crate::telemetry::count_copy;
 
-/// What is reserved at once for a body of many parts, however much its head promises.
-const MAX_RESERVE: u64 = 64 << 20;
+/// Compressed bytes that can take longer than a hop to another thread is worth saving: they may grow a thousandfold.
+const LONG_COMPRESSED: usize = 4 << 10;
 /// How long a body that is refused is still read.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
-/// The alignment that runtimes like best for tensors.
-const ALIGNMENT: usize = 64;
 
 /// Bounds on reading a body.
 #[derive(Clone, Copy, Debug)]
@@ -44,20 +45,23 @@ pub(crate) struct Whole {
     pub(crate) share: BodyShare,
 }
 
-/// Reads a whole body. One part is passed on as it is; several are copied together, so that the byte at `tensors_at` (where
-/// binary tensors begin, if there are any) is aligned.
+/// Reads a whole body, and decompresses it where its head says that it is compressed. One part is passed on as it is; several
+/// are copied together, so that the byte at `tensors_at` (where binary tensors begin, if there are any) is aligned.
 pub(crate) async fn read(
     headers: &HeaderMap,
     mut body: Body,
     bounds: Bounds<'_>,
     tensors_at: Option<usize>,
 ) -> Result<Whole, Failure> {
-    check_encoding(headers)?;
+    let encoding = encoding::of_request(headers)?;
     let declared = declared_length(headers);
-    let mut share = bounds.admission.body();
-    let outcome = match check_size(declared.unwrap_or(0), bounds.size) {
-        Ok(()) => gather(&mut body, declared, bounds, &mut share, tensors_at).await,
-        Err(refusal) => Err(refusal),
+    let outcome = match (check_size(declared.unwrap_or(0), bounds.size), encoding) {
+        (Ok(()), None) => gather(&mut body, declared, bounds, tensors_at).await,
+        (Ok(()), Some(encoding)) => {
+            let inflater = Inflater::new(encoding, bounds.size, tensors_at);
+            inflate(&mut body, bounds, inflater).await
+        }
+        (Err(refusal), _) => Err(refusal),
     };
     let refused = match &outcome {
         Err(Failure::Refused(refusal, _)) => *refusal == Refusal::BodyTooLarge,
@@ -67,89 +71,44 @@ pub(crate) async fn read(
     if refused {
         discard(headers, &mut body, bounds).await;
     }
-    outcome.map(|bytes| Whole { bytes, share })
+    outcome
 }
 
 async fn gather(
     body: &mut Body,
     declared: Option<u64>,
     bounds: Bounds<'_>,
-    share: &mut BodyShare,
     tensors_at: Option<usize>,
-) -> Result<Bytes, Failure> {
-    let Some(first) = next_part(body, bounds).await? else { return Ok(Bytes::new()) };
+) -> Result<Whole, Failure> {
+    let mut share = bounds.admission.body();
+    let Some(first) = next_part(body, bounds).await? else { return Ok(Whole { bytes: Bytes::new(), share }) };
     check_size(first.len() as u64, bounds.size)?;
     share.add(first.len())?;
-    let Some(second) = next_part(body, bounds).await? else { return Ok(first) };
+    let Some(second) = next_part(body, bounds).await? else { return Ok(Whole { bytes: first, share }) };
 
     let mut gathered = Gathered::new(declared, first.len() + second.len(), tensors_at);
-    gathered.add(first);
+    gathered.add(&first);
     let mut part = Some(second);
     while let Some(bytes) = part {
         check_size((gathered.len() + bytes.len()) as u64, bounds.size)?;
         share.add(bytes.len())?;
-        gathered.add(bytes);
+        gathered.add(&bytes);
         part = next_part(body, bounds).await?;
     }
-    Ok(gathered.whole("body_chunks"))
+    Ok(Whole { bytes: gathered.whole("body_chunks"), share })
 }
 
-/// Parts copied together behind some padding, which aligns the byte at `tensors_at`.
-pub(crate) struct Gathered {
-    buffer: BytesMut,
-    padding: usize,
-    declared: usize,
-    tensors_at: Option<usize>,
-}
-
-impl Gathered {
-    /// Nothing yet, of `declared` bytes if the client is to be believed, and `least` that are there already.
-    pub(crate) fn new(declared: Option<u64>, least: usize, tensors_at: Option<usize>) -> Self {
-        let reserved = declared.unwrap_or(0).min(MAX_RESERVE) as usize;
-        let declared = declared.and_then(|declared| usize::try_from(declared).ok()).unwrap_or(0);
-        let (buffer, padding) = Self::aligned(reserved.max(least), tensors_at);
-        Gathered { buffer, padding, declared, tensors_at }
-    }
-
-    fn aligned(capacity: usize, tensors_at: Option<usize>) -> (BytesMut, usize) {
-        let mut buffer = BytesMut::with_capacity(capacity + ALIGNMENT);
-        let padding = buffer.as_ptr().addr().wrapping_add(tensors_at.unwrap_or(0)).wrapping_neg() % ALIGNMENT;
-        buffer.put_bytes(0, padding);
-        (buffer, padding)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.buffer.len() - self.padding
-    }
-
-    /// All of it; `reason` says in a metric why its tensors were copied.
-    pub(crate) fn whole(self, reason: &'static str) -> Bytes {
-        self.count_copy(reason);
-        self.buffer.freeze().slice(self.padding..)
-    }
-
-    pub(crate) fn add(&mut self, part: Bytes) {
-        if self.buffer.capacity() - self.buffer.len() < part.len() {
-            self.grow(self.len() + part.len());
-        }
-        self.buffer.put(part);
-    }
-
-    /// Moves to a larger buffer: what the head promised, now that much of it has come; without a promise twice as large.
-    fn grow(&mut self, needed: usize) {
-        self.count_copy("body_growth");
-        let (mut buffer, padding) = Self::aligned(needed.max(self.declared).max(2 * self.len()), self.tensors_at);
-        buffer.put_slice(&self.buffer[self.padding..]);
-        (self.buffer, self.padding) = (buffer, padding);
-    }
-
-    /// Counts a copy of the bytes so far, as far as they are tensors'.
-    fn count_copy(&self, reason: &'static str) {
-        let tensors = self.tensors_at.map_or(0, |tensors_at| self.len().saturating_sub(tensors_at));
-        if tensors > 0 {
-            count_copy(reason, tensors);
+async fn inflate(body: &mut Body, bounds: Bounds<'_>, mut inflater: Inflater) -> Result<Whole, Failure> {
+    let mut share = bounds.admission.body();
+    while let Some(part) = next_part(body, bounds).await? {
+        if part.len() <= LONG_COMPRESSED {
+            inflater.add(&part, &mut share)?;
+        } else {
+            let job = move || inflater.add(&part, &mut share).map(|()| (inflater, share));
+            (inflater, share) = off_thread(job).await?;
         }
     }
+    Ok(Whole { bytes: inflater.whole()?, share })
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
@@ -186,15 +145,6 @@ pub(crate) async fn discard(headers: &HeaderMap, body: &mut Body, bounds: Bounds
     };
     // Past this time the connection is closed under the client's hands.
     let _ = tokio::time::timeout(DISCARD_TIME, read).await;
-}
-
-fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
-    let Some(encoding) = headers.get(header::CONTENT_ENCODING) else { return Ok(()) };
-    if encoding.as_bytes().is_empty() || encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
-        return Ok(());
-    }
-    let message = format!("Content-Encoding {encoding:?} is not supported; send the body uncompressed");
-    Err(Failure::Refused(Refusal::Encoding, message))
 }
 
 /// The next bytes of a body, never empty; `None` at its end.
@@ -299,6 +249,7 @@ mod tests {
     use futures::stream;
 
     use super::*;
+    use crate::gathered::ALIGNMENT;
 
     fn bounds(admission: &Admission) -> Bounds<'_> {
         Bounds { size: 10, timeout: Duration::from_secs(5), admission }

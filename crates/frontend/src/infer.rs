@@ -14,6 +14,7 @@ use inference::{
 use crate::App;
 use crate::body::{self, Frames, Whole};
 use crate::codec::{self, Announce, Answer, Encoded, Framing, Layout, WireRequest};
+use crate::encoding;
 use crate::shared_memory;
 use crate::status::{Failure, Status};
 use crate::telemetry::{InFlight, Surface, count_copy};
@@ -118,12 +119,16 @@ async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Respon
         cache_headers(&mut headers, outcome);
     }
     let binary = wire.binary_output.unwrap_or(framing.prefers_binary);
-    // An answer that is all JSON shares no memory with the model.
+    // An answer that is all JSON, or compressed, shares no memory with the model.
     let guard = response.guard.clone();
-    let encoded = encode(app.config.max_response_size, &key, wire, binary, response).await?;
-    let guard = guard.filter(|_| encoded.json_length.is_some());
-    codec::announce(&mut headers, framing.announce, encoded.json_length);
-    let mut reply = Response::new(Body::new(Frames::new(encoded.parts).guarded(guard)));
+    let Encoded { json_length, parts } = encode(app.config.max_response_size, &key, wire, binary, response).await?;
+    codec::announce(&mut headers, framing.announce, json_length);
+    let (parts, is_compressed) = match encoding::of_answer(&invocation.headers) {
+        Some(encoding) => encoding::compress(encoding, parts, &mut headers).await,
+        None => (parts, false),
+    };
+    let guard = guard.filter(|_| json_length.is_some() && !is_compressed);
+    let mut reply = Response::new(Body::new(Frames::new(parts).guarded(guard)));
     *reply.headers_mut() = headers;
     Ok(reply)
 }

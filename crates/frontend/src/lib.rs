@@ -11,6 +11,8 @@ mod body;
 mod codec;
 mod compression;
 mod config;
+mod encoding;
+mod gathered;
 mod grpc;
 mod http;
 mod infer;

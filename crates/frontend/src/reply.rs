@@ -9,6 +9,7 @@ use inference::Error;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::encoding;
 use crate::status::{self, Refusal, Status};
 
 #[derive(Serialize)]
@@ -53,7 +54,7 @@ pub(crate) fn decorate(mut response: Response, status: &Status) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if status.http == status::of_refusal(Refusal::Encoding).http {
-        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        response.headers_mut().insert(header::ACCEPT_ENCODING, encoding::SUPPORTED);
     }
     response
 }

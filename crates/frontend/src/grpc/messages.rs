@@ -7,8 +7,9 @@ use inference::{Error, ErrorKind};
 
 use super::wire::{self, PREFIX, Prefix};
 use crate::admission::BodyShare;
-use crate::body::{self, Bounds, Gathered, Whole};
+use crate::body::{self, Bounds, Whole};
 use crate::compression::{self, Encoding};
+use crate::gathered::Gathered;
 use crate::infer::off_thread;
 use crate::status::Failure;
 
@@ -106,12 +107,12 @@ impl Messages {
         share.add(start.len())?;
         let tensors_at = if prefix.compressed { None } else { wire::tensors_at(&start) };
         let mut gathered = Gathered::new(Some(u64::from(prefix.length)), start.len(), tensors_at);
-        gathered.add(start);
+        gathered.add(&start);
         while gathered.len() < length {
             let mut part = self.more(bounds).await?;
             self.rest = part.split_off(part.len().min(length - gathered.len()));
             share.add(part.len())?;
-            gathered.add(part);
+            gathered.add(&part);
         }
         Ok(gathered.whole("body_chunks"))
     }

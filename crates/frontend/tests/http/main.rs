@@ -2,6 +2,7 @@
 
 mod binary;
 mod bounds;
+mod encoding;
 mod fake;
 mod sagemaker;
 mod serving;

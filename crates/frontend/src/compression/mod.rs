@@ -1,19 +1,16 @@
 //! gzip and deflate, both ways. What comes out of a small message may be huge, so reading has the bounds of a body.
 
-use std::io::{Read, Write};
+mod inflate;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::io::Write;
+
+use bytes::Bytes;
 use flate2::Compression;
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
-use inference::Error;
 
+pub(crate) use self::inflate::Inflater;
 use crate::admission::BodyShare;
-use crate::body;
 use crate::status::Failure;
-
-/// How much is unpacked at a time, and then counted.
-const STEP: usize = 64 << 10;
 
 /// A way of compressing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,30 +45,9 @@ pub(crate) fn decompress(
     max_size: u64,
     share: &mut BodyShare,
 ) -> Result<Bytes, Failure> {
-    match encoding {
-        Encoding::Gzip => unpack(encoding, MultiGzDecoder::new(bytes), max_size, share),
-        Encoding::Deflate => unpack(encoding, ZlibDecoder::new(bytes), max_size, share),
-    }
-}
-
-fn unpack(encoding: Encoding, mut decoder: impl Read, max_size: u64, share: &mut BodyShare) -> Result<Bytes, Failure> {
-    let mut unpacked = BytesMut::new();
-    loop {
-        let before = unpacked.len();
-        unpacked.reserve(STEP);
-        let read = std::io::copy(&mut decoder.by_ref().take(STEP as u64), &mut (&mut unpacked).writer());
-        read.map_err(|error| {
-            let message =
-                format!("the request's body is not in the encoding '{}' that its head names", encoding.name());
-            Error::invalid_argument(message).with_source(error)
-        })?;
-        let added = unpacked.len() - before;
-        if added == 0 {
-            return Ok(unpacked.freeze());
-        }
-        body::check_size(unpacked.len() as u64, max_size)?;
-        share.add(added)?;
-    }
+    let mut inflater = Inflater::new(encoding, max_size, None);
+    inflater.add(bytes, share)?;
+    inflater.whole()
 }
 
 /// Packs `parts`, one after the other; `level` is 0 (fast) to 9 (small).
