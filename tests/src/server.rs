@@ -93,6 +93,17 @@ impl Server {
         self.log.count(parts)
     }
 
+    /// The most memory that the server has held so far, in bytes.
+    ///
+    /// # Panics
+    /// When the server has ended already.
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.child.id().expect("the server runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("there is a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// Sends SIGTERM, and does not wait.
     ///
     /// # Panics

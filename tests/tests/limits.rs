@@ -71,8 +71,13 @@ async fn a_models_queue_is_bounded() {
 async fn waiting_and_running_are_bounded_by_server_model_and_request() {
     let model = "parameters { key: \"infer_timeout\" value { string_value: \"50ms\" } }";
     let server = |launch: Launch| launch.option("--infer-timeout", "50ms");
-    let cases =
-        [("server", vec![], true, None), ("model", vec![model], false, None), ("request", vec![], false, Some(50_000))];
+    // A request's own timeout is for the queue alone, and counts where the model lets it.
+    let policy = "dynamic_batching { default_queue_policy { allow_timeout_override: true } }";
+    let cases = [
+        ("server", vec![], true, None),
+        ("model", vec![model], false, None),
+        ("request", vec![policy], false, Some(50_000)),
+    ];
     for (whose, lines, by_server, timeout) in cases {
         let scene = Scene::new(&lines, |launch| if by_server { server(launch) } else { launch }).await;
         let running = scene.ask(300_000);

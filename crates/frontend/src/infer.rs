@@ -14,10 +14,10 @@ use inference::{
 use crate::App;
 use crate::body::{self, Frames, Whole};
 use crate::codec::{self, Announce, Answer, Encoded, Framing, Layout, WireRequest};
-use crate::encoding;
 use crate::shared_memory;
 use crate::status::{Failure, Status};
 use crate::telemetry::{InFlight, Surface, count_copy};
+use crate::{encoding, generate};
 
 /// The header that names an archive.
 pub(crate) const TARGET_MODEL: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-model");
@@ -26,7 +26,16 @@ const VERSION: HeaderName = HeaderName::from_static("x-panoply-version");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Bytes of JSON (or of tensors to be written as JSON) that take longer than a hop to another thread is worth saving.
-const LONG_JSON: usize = 1 << 20;
+pub(crate) const LONG_JSON: usize = 1 << 20;
+
+/// What the bodies of a request and of its answer look like.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    /// KServe v2, with binary answers announced as the surface does it.
+    Tensors(Announce),
+    /// Triton's `generate`.
+    Generate,
+}
 
 /// A request as a surface hands it over.
 pub(crate) struct Invocation {
@@ -35,8 +44,8 @@ pub(crate) struct Invocation {
     pub(crate) key: Result<ModelKey>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
-    /// How this surface announces binary answers.
-    pub(crate) announce: Announce,
+    /// What bodies look like.
+    pub(crate) form: Form,
     /// The surface's own bound on the time to an answer.
     pub(crate) time_limit: Option<Duration>,
 }
@@ -81,7 +90,10 @@ pub(crate) fn log(key: &ModelKey, failure: &Failure, status: &Status) {
 /// Lets a request in, or says that there are too many.
 async fn admit(app: &App, mut invocation: Invocation, began: Instant) -> Result<Response, Failure> {
     match app.services.admission.enter() {
-        Ok(_share) => run(app, invocation, began).await,
+        Ok(_share) => match invocation.form {
+            Form::Tensors(announce) => run(app, invocation, announce, began).await,
+            Form::Generate => generate::run(app, invocation, began).await,
+        },
         Err(error) => {
             body::discard(&invocation.headers, &mut invocation.body, app.bounds(app.config.max_request_size)).await;
             Err(error.into())
@@ -89,25 +101,24 @@ async fn admit(app: &App, mut invocation: Invocation, began: Instant) -> Result<
     }
 }
 
-async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Response, Failure> {
+async fn run(app: &App, invocation: Invocation, announce: Announce, began: Instant) -> Result<Response, Failure> {
     let key = invocation.key?;
-    let framing = Framing::from_headers(&invocation.headers, invocation.announce)?;
+    let framing = Framing::from_headers(&invocation.headers, announce)?;
     // bytes ─► one buffer
     let bounds = app.bounds(app.config.max_request_size);
     let Whole { bytes: body, mut share } =
         body::read(&invocation.headers, invocation.body, bounds, framing.tensors_at()).await?;
     // ─► what the client asks for
-    let until = |limit: Duration| began.checked_add(limit);
-    let (mut wire, found) = decode(app, &key, framing.layout, body, invocation.time_limit.and_then(until)).await?;
+    let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
+    let (mut wire, found) = decode(app, &key, framing.layout, body, deadline).await?;
     let shared_outputs = shared_memory::fetch(app, &mut wire, &mut share).await?;
-    let limit = [wire.timeout, invocation.time_limit].into_iter().flatten().min();
     let request = InferRequest {
         model: key.clone(),
         id: wire.id.clone(),
         inputs: std::mem::take(&mut wire.inputs),
         outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
         parameters: std::mem::take(&mut wire.parameters),
-        deadline: limit.and_then(until),
+        deadline,
     };
     // ─► the models ─►
     let mut response = app.services.inference.infer(request).await?;
@@ -141,7 +152,7 @@ async fn decode(
     body: Bytes,
     deadline: Option<Instant>,
 ) -> Result<(WireRequest, Option<CacheOutcome>)> {
-    let max_depth = app.config.max_json_depth.min(crate::FrontendConfig::MAX_JSON_DEPTH);
+    let max_depth = app.max_json_depth();
     let json_length = match layout {
         Layout::Raw => {
             let Description { model, cache } = app.services.control.describe(key, deadline).await?;

@@ -13,6 +13,7 @@ mod compression;
 mod config;
 mod encoding;
 mod gathered;
+mod generate;
 mod grpc;
 mod http;
 mod infer;
@@ -44,6 +45,11 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// How deep a request's JSON may nest.
+    pub(crate) fn max_json_depth(&self) -> usize {
+        self.config.max_json_depth.min(FrontendConfig::MAX_JSON_DEPTH)
+    }
+
     /// The bounds of a body of at most `size` bytes.
     pub(crate) fn bounds(&self, size: u64) -> body::Bounds<'_> {
         body::Bounds { size, timeout: self.config.body_timeout, admission: &self.services.admission }

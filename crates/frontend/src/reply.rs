@@ -43,6 +43,11 @@ pub(crate) fn empty(status: u16) -> Response {
     response
 }
 
+/// The text of `{"error": message}`.
+pub(crate) fn error_json(message: &str) -> Vec<u8> {
+    serde_json::to_vec(&ErrorBody { error: message }).expect("invariant: a structure with string keys")
+}
+
 /// `{"error": message}`.
 pub(crate) fn error(number: u16, message: &str) -> Response {
     json_with(number, &ErrorBody { error: message })

@@ -4,6 +4,7 @@ mod classification;
 mod cursor;
 mod data;
 mod framing;
+mod generate;
 mod input;
 mod number;
 mod numbers_out;
@@ -13,5 +14,6 @@ mod response;
 mod tests;
 
 pub(crate) use framing::{Announce, Framing, Layout, announce};
-pub(crate) use request::{OutputChoice, WireRequest, check_classes, parse, raw_input};
+pub(crate) use generate::{encode as encode_generated, not_one_response, parse as parse_generate};
+pub(crate) use request::{OutputChoice, WireRequest, check_classes, check_timeout, parse, raw_input};
 pub(crate) use response::{Answer, Encoded, classes_of, encode, too_large};

@@ -1,7 +1,6 @@
 //! Reads the body of an inference request (KServe v2 "Inference Request JSON Object", with Triton's extensions).
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use bytes::Bytes;
 use inference::{DataType, Error, NamedTensor, Parameter, Parameters, Result, Shape, Tensor, TensorName};
@@ -26,8 +25,6 @@ pub(crate) struct WireRequest {
     pub(crate) parameters: Parameters,
     /// `binary_data_output`: outputs that do not say themselves are binary.
     pub(crate) binary_output: Option<bool>,
-    /// `timeout`, where it is not zero.
-    pub(crate) timeout: Option<Duration>,
 }
 
 /// A requested output.
@@ -91,12 +88,9 @@ fn parameters(cursor: &mut Cursor<'_>, request: &mut WireRequest) -> Result<()> 
     cursor.object("'parameters' as an object", |cursor, key| {
         match key {
             "binary_data_output" => request.binary_output = Some(flag(cursor, key)?),
-            "timeout" => {
-                let microseconds = count(cursor, key)?;
-                request.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
-            }
             _ => {
                 let value = parameter(cursor).map_err(|error| error.context(format!("parameter '{key}'")))?;
+                check_timeout(key, &value).map_err(|message| cursor.fault(&message))?;
                 request.parameters.insert(key.to_owned(), value);
             }
         }
@@ -104,7 +98,24 @@ fn parameters(cursor: &mut Cursor<'_>, request: &mut WireRequest) -> Result<()> 
     })
 }
 
-fn parameter(cursor: &mut Cursor<'_>) -> Result<Parameter> {
+/// A request's `timeout` is how many microseconds it may wait in its model's queue, where the model's queue policy lets it
+/// say so: Triton's meaning, for which no front end counts time.
+///
+/// # Errors
+/// Triton's text when it is no such number.
+pub(crate) fn check_timeout(name: &str, value: &Parameter) -> std::result::Result<(), String> {
+    match value {
+        _ if name != "timeout" => Ok(()),
+        Parameter::Int64(0..) => Ok(()),
+        Parameter::Int64(value) => {
+            Err(format!("invalid value for 'timeout' parameter: it is {value}; expected microseconds, 0 or more"))
+        }
+        _ => Err("invalid value type for 'timeout' parameter, expected int64_param".to_owned()),
+    }
+}
+
+/// Reads a parameter's value.
+pub(super) fn parameter(cursor: &mut Cursor<'_>) -> Result<Parameter> {
     match cursor.peek() {
         Some(b'"') => Ok(Parameter::String(cursor.string("a string")?.into_owned())),
         Some(b't' | b'f') => Ok(Parameter::Bool(cursor.boolean()?)),

@@ -157,6 +157,16 @@ pub(crate) fn too_large(max_size: u64) -> Error {
     ))
 }
 
+/// Appends a parameter's value.
+pub(super) fn write_parameter(text: &mut Vec<u8>, value: &Parameter) {
+    match value {
+        Parameter::Bool(value) => text.extend_from_slice(if *value { b"true" } else { b"false" }),
+        Parameter::Int64(value) => text.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes()),
+        Parameter::Double(value) => text.extend_from_slice(ryu::Buffer::new().format(*value).as_bytes()),
+        Parameter::String(value) => numbers_out::write_string(text, value),
+    }
+}
+
 /// JSON being written.
 struct Json {
     text: Vec<u8>,
@@ -188,12 +198,7 @@ impl Json {
             }
             self.string(name);
             self.text.push(b':');
-            match value {
-                Parameter::Bool(value) => self.raw(if *value { "true" } else { "false" }),
-                Parameter::Int64(value) => self.raw(itoa::Buffer::new().format(*value)),
-                Parameter::Double(value) => self.raw(ryu::Buffer::new().format(*value)),
-                Parameter::String(value) => self.string(value),
-            }
+            write_parameter(&mut self.text, value);
         }
         self.raw("},");
     }

@@ -104,7 +104,7 @@ fn bad_requests_say_what_where_and_what_was_expected() {
         (r#"{"inputs":[],"outputs":[{"name":"y"},{"name":"y"}]}"#.to_owned(), "output 'y' is requested twice"),
         (r#"{"inputs":[],"outputs":[{}]}"#.to_owned(), "outputs[0]: an output has no member 'name'"),
         (r#"{"inputs":[],"parameters":{"p":[]}}"#.to_owned(), "parameter 'p': expected a string, a number, true or false"),
-        (r#"{"inputs":[],"parameters":{"timeout":-1}}"#.to_owned(), "parameter 'timeout' is -1; expected 0 or more"),
+        (r#"{"inputs":[],"parameters":{"timeout":-1}}"#.to_owned(), "invalid value for 'timeout' parameter: it is -1"),
         (
             input(r#""shape":[1],"datatype":"INT8","parameters":{"shared_memory_region":"r"}"#),
             "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor 'x'",
@@ -171,13 +171,13 @@ fn requests_carry_ids_parameters_and_outputs() {
     )
     .expect("valid");
     assert_eq!(request.id, "4\"2");
-    assert_eq!(request.timeout, Some(std::time::Duration::from_micros(1500)));
     assert_eq!(request.binary_output, Some(true));
     let expected = [
         ("a", Parameter::String("s".to_owned())),
         ("b", Parameter::Int64(-3)),
         ("c", Parameter::Double(0.5)),
         ("d", Parameter::Bool(false)),
+        ("timeout", Parameter::Int64(1500)),
     ];
     assert_eq!(request.parameters, expected.map(|(name, value)| (name.to_owned(), value)).into());
     let first = OutputChoice { name: "y".into(), binary: Some(false), classes: Some(3), place: None };

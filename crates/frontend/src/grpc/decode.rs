@@ -1,7 +1,6 @@
 //! Reads a `ModelInferRequest`. Raw tensors are slices of the message, and are not copied.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
 
 use bytes::Bytes;
 use inference::{DataType, Error, ModelKey, NamedTensor, Parameter, Result, Shape, TargetModel, Tensor, TensorName};
@@ -12,7 +11,7 @@ use protocol::grpc_service::{InferParameter, ModelInferRequest};
 
 use super::{contents, weight};
 use crate::admission::BodyShare;
-use crate::codec::{OutputChoice, WireRequest, check_classes};
+use crate::codec::{OutputChoice, WireRequest, check_classes, check_timeout};
 use crate::http::parse_version;
 use crate::shared_memory::{self, Place, PlaceParts, SharedInput};
 
@@ -47,13 +46,10 @@ pub(super) fn request(message: ModelInferRequest) -> Result<WireRequest> {
     let mut wire = WireRequest { id: message.id, ..WireRequest::default() };
     for (name, value) in message.parameters {
         match name.as_str() {
-            "timeout" => {
-                let microseconds = count(&name, value)?;
-                wire.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
-            }
             EMPTY_FINAL_RESPONSE => {}
             _ => {
                 let value = parameter(&name, value)?;
+                check_timeout(&name, &value).map_err(Error::invalid_argument)?;
                 wire.parameters.insert(name, value);
             }
         }

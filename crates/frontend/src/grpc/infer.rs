@@ -103,7 +103,7 @@ async fn answer(app: &App, head: &Head, message: ModelInferRequest, in_flight: I
     let key = head.key(&message);
     let name = key.clone().unwrap_or_default();
     let outcome = match key {
-        Ok(key) => admit(app, key, head.deadline, message, in_flight.began()).await,
+        Ok(key) => admit(app, key, head.deadline, message).await,
         Err(error) => Err(error),
     };
     match outcome {
@@ -127,19 +127,13 @@ pub(super) fn record(in_flight: InFlight, key: &ModelKey, failure: &Failure) {
 }
 
 /// Lets a request in, or says that there are too many. Its message is in memory already, but soon gone when it is refused.
-async fn admit(
-    app: &App,
-    key: ModelKey,
-    deadline: Option<Instant>,
-    message: ModelInferRequest,
-    began: Instant,
-) -> Result<Answered> {
+async fn admit(app: &App, key: ModelKey, deadline: Option<Instant>, message: ModelInferRequest) -> Result<Answered> {
     let _request = app.services.admission.enter()?;
     let mut body = app.services.admission.body();
     body.add(message_size(&message))?;
     // tonic gathers a message's frames in one buffer.
     count_copy("grpc_message_in", message.raw_input_contents.iter().map(bytes::Bytes::len).sum());
-    let answered = run(app, key, deadline, message, began, &mut body).await?;
+    let answered = run(app, key, deadline, message, &mut body).await?;
     // tonic writes a message into one buffer.
     count_copy("grpc_message_out", answered.message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
     Ok(answered)
@@ -151,20 +145,18 @@ pub(super) async fn run(
     key: ModelKey,
     deadline: Option<Instant>,
     message: ModelInferRequest,
-    began: Instant,
     share: &mut BodyShare,
 ) -> Result<Answered> {
     let mut wire = decode::request(message)?;
     let shared_outputs = shared_memory::fetch(app, &mut wire, share).await?;
     let inputs = std::mem::take(&mut wire.inputs);
-    let own = wire.timeout.and_then(|timeout| began.checked_add(timeout));
     let request = InferRequest {
         model: key.clone(),
         id: wire.id.clone(),
         inputs,
         outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
         parameters: std::mem::take(&mut wire.parameters),
-        deadline: [deadline, own].into_iter().flatten().min(),
+        deadline,
     };
     let response: InferResponse = app.services.inference.infer(request).await?;
     shared_memory::store(shared_outputs, &response).await?;

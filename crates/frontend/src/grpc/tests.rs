@@ -1,7 +1,6 @@
 //! Reading and writing messages, without sockets.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use inference::{DataType, InferResponse, NamedTensor, Parameter, Shape, Tensor};
@@ -182,8 +181,9 @@ fn parameters_have_their_types_and_some_are_used_up() {
     let classes = parameters("classification", ParameterChoice::Int64Param(3));
     message.outputs = vec![InferRequestedOutputTensor { name: "y".to_owned(), parameters: classes }];
     let wire = read(message).expect("valid");
-    assert_eq!(wire.timeout, Some(Duration::from_micros(1500)));
-    let expected = [("priority".to_owned(), Parameter::Int64(2)), ("scale".to_owned(), Parameter::Double(0.5))];
+    let timeout = ("timeout".to_owned(), Parameter::Int64(1500));
+    let expected =
+        [("priority".to_owned(), Parameter::Int64(2)), ("scale".to_owned(), Parameter::Double(0.5)), timeout];
     assert_eq!(wire.parameters, BTreeMap::from(expected));
     assert_eq!((&*wire.outputs[0].name, wire.outputs[0].classes), ("y", Some(3)));
 

@@ -22,22 +22,24 @@ use self::path::ModelPath;
 pub(crate) use self::path::parse_version;
 use self::slashes::Names;
 use crate::codec::Announce;
-use crate::infer::{self, Invocation};
+use crate::infer::{self, Form, Invocation};
 use crate::status::{Failure, Status};
 use crate::telemetry::Surface;
-use crate::{FrontendConfig, Services, Shared, reply, sagemaker};
+use crate::{FrontendConfig, Services, Shared, generate, reply, sagemaker};
 
 /// Where a model's name stands in a path, and its version.
 const MODELS: &str = "/v2/models/";
 const VERSION: &str = "/versions/{version}";
 
 /// What can be asked of a model, and of one of its versions: each with what stands behind the name.
-fn model_verbs() -> [(&'static str, MethodRouter<Shared>); 4] {
+fn model_verbs() -> [(&'static str, MethodRouter<Shared>); 6] {
     [
         ("", get(describe::model)),
         ("/ready", get(health::model_ready)),
         ("/config", get(describe::config)),
         ("/infer", post(infer)),
+        ("/generate", post(generate)),
+        ("/generate_stream", post(generate_stream)),
     ]
 }
 
@@ -88,17 +90,23 @@ pub fn metrics_router(render: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
 
 /// `POST /v2/models/{name}[/versions/{version}]/infer`.
 async fn infer(State(app): State<Shared>, path: ModelPath, request: Request) -> Response {
+    infer::answer(&app, of_model(path, request, Form::Tensors(Announce::Header)), refuse).await
+}
+
+/// `POST /v2/models/{name}[/versions/{version}]/generate`.
+async fn generate(State(app): State<Shared>, path: ModelPath, request: Request) -> Response {
+    infer::answer(&app, of_model(path, request, Form::Generate), refuse).await
+}
+
+/// `POST /v2/models/{name}[/versions/{version}]/generate_stream`.
+async fn generate_stream(State(app): State<Shared>, path: ModelPath, request: Request) -> Response {
+    generate::stream(app, of_model(path, request, Form::Generate), refuse).await
+}
+
+fn of_model(path: ModelPath, request: Request, form: Form) -> Invocation {
     let (head, body) = request.into_parts();
     let key = infer::target(&head.headers).map(|target| ModelKey { target, ..path.key });
-    let invocation = Invocation {
-        surface: Surface::V2,
-        key,
-        headers: head.headers,
-        body,
-        announce: Announce::Header,
-        time_limit: None,
-    };
-    infer::answer(&app, invocation, refuse).await
+    Invocation { surface: Surface::V2, key, headers: head.headers, body, form, time_limit: None }
 }
 
 /// `POST /invocations` on the HTTP port.
@@ -109,7 +117,7 @@ async fn invocations(State(app): State<Shared>, request: Request) -> Response {
         key: infer::target_or_only(&head.headers),
         headers: head.headers,
         body,
-        announce: Announce::ContentType,
+        form: Form::Tensors(Announce::ContentType),
         time_limit: None,
     };
     infer::answer(&app, invocation, refuse).await

@@ -10,7 +10,7 @@ use super::register::{self, Entry};
 use super::{Segment, segment};
 use crate::body;
 use crate::codec::Announce;
-use crate::infer::{self, Invocation};
+use crate::infer::{self, Form, Invocation};
 use crate::status::{self, Failure, Status};
 use crate::telemetry::Surface;
 use crate::{App, FrontendConfig, Services, Shared, reply};
@@ -61,7 +61,7 @@ async fn run(app: &App, key: Result<ModelKey>, request: Request) -> Response {
         key,
         headers: head.headers,
         body,
-        announce: Announce::ContentType,
+        form: Form::Tensors(Announce::ContentType),
         time_limit: None,
     };
     infer::answer(app, invocation, |failure, status| refuse(failure, status.container)).await

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{Segment, segment};
 use crate::codec::Announce;
-use crate::infer::{self, Invocation};
+use crate::infer::{self, Form, Invocation};
 use crate::status::{self, Failure, Status};
 use crate::telemetry::Surface;
 use crate::{App, Shared, reply};
@@ -62,7 +62,7 @@ async fn invoke(State(app): State<Shared>, endpoint: Segment, request: Request) 
         key,
         headers: head.headers,
         body,
-        announce: Announce::ContentType,
+        form: Form::Tensors(Announce::ContentType),
         time_limit: Some(app.config.invocation_timeout),
     };
     // Nothing that the panic could have left half done is looked at again.

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use frontend::{Admission, DrainReport, FrontendConfig, ServeConfig, Services, SharedMemory};
+use futures::StreamExt;
 use inference::{
-    BoxFuture, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
+    BoxFuture, BoxStream, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
     InferResponse, InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState,
-    NamedTensor, OutputSpec, RegisteredModel, Result, Shape,
+    NamedTensor, OutputSpec, Parameter, RegisteredModel, Result, Shape, Tensor,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -144,6 +145,33 @@ impl InferenceService for Fake {
     fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
         Box::pin(self.run(request))
     }
+
+    /// `repeat` answers as often as its first input's first element says, and then as its parameter `then` says; others once.
+    fn infer_stream(&self, request: InferRequest) -> BoxStream<'_, Result<InferResponse>> {
+        if request.model.to_string() != "repeat" {
+            return futures::stream::once(self.run(request)).boxed();
+        }
+        self.requests.lock().expect("not poisoned").push(request.clone());
+        let count = request.inputs[0].tensor.to_elements::<f32>().expect("FP32")[0] as u32;
+        let then = request.parameters.get("then").cloned();
+        let answer = |number: u32| {
+            let tensor = Tensor::from_vec(Shape::from([1, 1]), vec![number as f32]).expect("valid");
+            let model = Some(model_info("repeat"));
+            Ok(InferResponse { model, ..InferResponse::new(vec![NamedTensor::new("OUTPUT0", tensor)]) })
+        };
+        let end = futures::stream::once(async move {
+            match then {
+                None => None,
+                Some(Parameter::String(then)) if then == "wait" => {
+                    let _abandoned = Abandoned(Some(&self.abandoned));
+                    futures::future::pending().await
+                }
+                Some(Parameter::String(then)) if then == "panic" => panic!("this model panics"),
+                Some(_) => Some(Err(Error::unavailable("no luck with 'repeat'"))),
+            }
+        });
+        futures::stream::iter((0..count).map(answer)).chain(end.filter_map(async |end| end)).boxed()
+    }
 }
 
 impl ModelControl for Fake {
@@ -160,7 +188,9 @@ impl ModelControl for Fake {
         let key = key.clone();
         Box::pin(async move {
             match key.to_string().as_str() {
-                "identity" | "team/x.tar.gz" => Ok(Description { model: model_info("identity"), cache: None }),
+                "identity" | "repeat" | "slow" | "team/x.tar.gz" => {
+                    Ok(Description { model: model_info("identity"), cache: None })
+                }
                 "strings" => Ok(Description { model: model_of("strings", DataType::Bytes), cache: None }),
                 _ => Err(Self::failure(&key)),
             }

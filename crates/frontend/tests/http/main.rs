@@ -4,6 +4,7 @@ mod binary;
 mod bounds;
 mod encoding;
 mod fake;
+mod generate;
 mod sagemaker;
 mod serving;
 mod v2;
