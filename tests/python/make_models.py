@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+FLOAT, INT32, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
 WIDTH = 512
 
 
@@ -99,10 +99,55 @@ def lookup():
     return helper.make_graph([node], "lookup", [value("x", INT64, ["n", 1])], [value("y", FLOAT, ["n", 1])], [table])
 
 
+def ragged():
+    """Of rows that stand one after the other in x: each one's sum, elements doubled, and what batch inputs tell of it."""
+    nodes = [
+        helper.make_node("CumSum", ["x", "axis"], ["running"]),
+        helper.make_node("Concat", ["none", "running"], ["ends"], axis=0),
+        helper.make_node("Gather", ["ends", "index"], ["sums"]),
+        helper.make_node("Slice", ["sums", "one", "last"], ["after"]),
+        helper.make_node("Slice", ["sums", "zero", "minus_one"], ["before"]),
+        helper.make_node("Sub", ["after", "before"], ["flat_sum"]),
+        helper.make_node("Unsqueeze", ["flat_sum", "one"], ["sum"]),
+        helper.make_node("Add", ["x", "x"], ["twice"]),
+        helper.make_node("Unsqueeze", ["count_of", "one"], ["count"]),
+        helper.make_node("Shape", ["most_of"], ["most_shape"]),
+        helper.make_node("Cast", ["most_shape"], ["most_number"], to=FLOAT),
+        helper.make_node("Mul", ["count", "nothing"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "most_number"], ["most"]),
+        helper.make_node("Identity", ["shape_of"], ["width"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(0, np.int64), "axis"),
+        numpy_helper.from_array(np.array([0], np.float32), "none"),
+        numpy_helper.from_array(np.array(0, np.float32), "nothing"),
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.array([-1], np.int64), "minus_one"),
+        numpy_helper.from_array(np.array([2**62], np.int64), "last"),
+    ]
+    inputs = [
+        value("x", FLOAT, ["elements"]),
+        value("index", INT32, ["ends"]),
+        value("count_of", FLOAT, ["n"]),
+        value("most_of", FLOAT, ["most"]),
+        value("shape_of", INT32, ["n", 1]),
+    ]
+    outputs = [
+        value("sum", FLOAT, ["n", 1]),
+        value("twice", FLOAT, ["elements"]),
+        value("count", FLOAT, ["n", 1]),
+        value("most", FLOAT, ["n", 1]),
+        value("width", INT32, ["n", 1]),
+    ]
+    return helper.make_graph(nodes, "ragged", inputs, outputs, constants)
+
+
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
     save(out, "spin", spin())
     save(out, "lookup", lookup())
+    save(out, "ragged", ragged())
     save(out, "dialect_repeated_blocks", mean_of_pixels())
     save(out, "dialect_full_scheduling", sum_of_features())
     save(out, "dialect_ensemble_lists", ramp())

@@ -93,3 +93,58 @@ async fn steps_of_different_requests_of_an_ensemble_run_together() {
     }
     server.stop().await;
 }
+
+/// Requests of different widths, which the model gets in one dimension, along with what the server tells it about them.
+fn ragged(batching: &str) -> (&'static str, Config, Option<Vec<u8>>) {
+    let made = |kind: &str, target: &str, datatype: &str| {
+        format!("{{ kind: BATCH_{kind} target_name: '{target}' data_type: TYPE_{datatype} source_input: 'x' }}")
+    };
+    let batch_inputs = [
+        made("ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", "index", "INT32"),
+        made("ELEMENT_COUNT", "count_of", "FP32"),
+        made("MAX_ELEMENT_COUNT_AS_SHAPE", "most_of", "FP32"),
+        made("ITEM_SHAPE", "shape_of", "INT32"),
+    ];
+    let config = Config::new("ragged", "onnxruntime").line(batching);
+    let config = config.line("input { name: 'x' data_type: TYPE_FP32 dims: -1 allow_ragged_batch: true }");
+    let config = config.line(&format!("batch_input [ {} ]", batch_inputs.join(", ")));
+    let config = config.line("batch_output { target_name: 'twice' source_input: 'x' }");
+    let config = config.output("sum", "FP32", "1").output("twice", "FP32", "-1");
+    let config = config.output("count", "FP32", "1").output("most", "FP32", "1").output("width", "INT32", "1");
+    ("ragged", config, Some(generated_model("ragged")))
+}
+
+fn row(numbers: &[f32]) -> Value {
+    infer(&[json!({ "name": "x", "datatype": "FP32", "shape": [1, numbers.len()], "data": numbers })])
+}
+
+fn check_ragged(answer: &Answer, numbers: &[f32], most: f64) {
+    let width = numbers.len() as f64;
+    assert_eq!(answer.numbers("sum"), [f64::from(numbers.iter().sum::<f32>())]);
+    assert_eq!(answer.output("twice")["shape"], json!([1, numbers.len()]));
+    assert_eq!(answer.numbers("twice"), numbers.iter().map(|n| f64::from(n * 2.0)).collect::<Vec<_>>());
+    assert_eq!((answer.numbers("count"), answer.numbers("width")), (vec![width], vec![width]));
+    assert_eq!(answer.numbers("most"), [most]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_different_shapes_run_together_without_padding() {
+    let (_store, server) = serve(&[ragged(FOURS)]).await;
+    let rows: [&[f32]; 4] = [&[1.0, 2.0, 3.0], &[10.0], &[4.0, 5.0, 6.0, 7.0, 8.0], &[0.5, 0.25]];
+    for (answer, numbers) in at_once(&server, &rows.map(row)).await.into_iter().zip(rows) {
+        check_ragged(&answer.ok(), numbers, 5.0);
+    }
+    assert_eq!(ran(&server, TARGET).await, (1.0, 4.0));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ragged_model_without_dynamic_batching_gets_its_inputs_in_the_same_form() {
+    let (_store, server) = serve(&[ragged("max_batch_size: 4")]).await;
+    for numbers in [&[1.0, 2.0, 3.0][..], &[10.0]] {
+        let answer = server.invoke(TARGET, &row(numbers)).await.ok();
+        check_ragged(&answer, numbers, numbers.len() as f64);
+    }
+    assert_eq!(ran(&server, TARGET).await, (2.0, 2.0));
+    server.stop().await;
+}

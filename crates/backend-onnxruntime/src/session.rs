@@ -101,9 +101,10 @@ impl LoadedSession {
         let signature = port::signature(&session);
         verify::verify(spec, &signature)?;
         let required = |name: &str| signature.inputs.iter().any(|port| port.name == name);
-        let inputs = spec.inputs.iter().map(|input| {
-            let c_name = c_name(&input.name)?;
-            Ok(InputSlot { required: required(&input.name), name: input.name.clone(), c_name })
+        let inputs = spec.inputs.iter().map(|input| &input.name).chain(spec.ragged.made_inputs());
+        let inputs = inputs.map(|name| {
+            let c_name = c_name(name)?;
+            Ok(InputSlot { required: required(name), name: name.clone(), c_name })
         });
         let outputs = spec.outputs.iter().map(|output| {
             let c_name = c_name(&output.name)?;

@@ -1,6 +1,6 @@
 //! Tests of checking a configuration against a model.
 
-use inference::{InputSpec, OutputSpec};
+use inference::{BatchInput, BatchOutput, InputSpec, OutputSpec, RaggedBatching};
 
 use super::*;
 use crate::signature::tests::port;
@@ -42,6 +42,40 @@ fn accepts_what_fits() {
     .expect("reshape");
     let k = input("k", DataType::Int64, &[1]);
     verify(&spec(0, vec![input("x", DataType::Fp32, &[-1, 3]), k], vec![]), &signature()).expect("an initializer");
+}
+
+/// x [-1,3] is no ragged input; n and shape can be made.
+#[test]
+fn checks_what_ragged_batches_give_the_model() {
+    let made =
+        |kind, target: &str, datatype| BatchInput { kind, targets: vec![target.into()], datatype, source: "x".into() };
+    let batch_inputs = vec![
+        made(BatchInputKind::ElementCount, "n", DataType::Int32),
+        made(BatchInputKind::ItemShape, "shape", DataType::Fp32),
+    ];
+    let ragged = RaggedBatching {
+        inputs: vec!["x".into()],
+        batch_inputs,
+        batch_outputs: vec![BatchOutput { targets: vec!["y".into()], source: "x".into() }],
+    };
+    let spec = |x: &[i64], y: &[i64]| ModelSpec {
+        ragged: ragged.clone(),
+        ..spec(8, vec![input("x", DataType::Fp32, x)], vec![output("y", DataType::Fp32, y)])
+    };
+    let model = |x: &[i64], n: &[i64], shape: &[i64]| Signature {
+        inputs: vec![port("x", DataType::Fp32, x), port("n", DataType::Int32, n), port("shape", DataType::Fp32, shape)],
+        optional_inputs: Vec::new(),
+        outputs: vec![port("y", DataType::Fp32, &[-1])],
+    };
+    verify(&spec(&[5, -1], &[-1, 2]), &model(&[-1], &[-1], &[-1, 2])).expect("what clients see is another matter");
+    let error = verify(&spec(&[-1], &[-1]), &model(&[-1, 3], &[1], &[-1])).expect_err("wrong");
+    for part in [
+        "input 'x' comes to the model with 1 dimensions, the first of any size, for a ragged batch; the model has [-1,3]",
+        "input 'n' comes to the model with 1 dimensions",
+        "input 'shape' comes to the model with 2 dimensions, the first of any size, for a ragged batch; the model has [-1]",
+    ] {
+        assert!(error.message().contains(part), "{error}\nshould contain\n{part}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod error;
 pub mod identity;
 mod key;
 mod model;
+mod ragged;
 mod request;
 mod reshape;
 mod response;
@@ -36,6 +37,7 @@ pub use key::{ModelKey, ModelName, TargetModel};
 pub use model::{
     EnsembleSpec, InputSpec, InstanceGroup, InstanceKind, ModelInfo, ModelSpec, OutputSpec, StepSpec, VersionPolicy,
 };
+pub use ragged::{BatchInput, BatchInputKind, BatchOutput, RaggedBatching};
 pub use request::{InferRequest, Parameter, Parameters};
 pub use reshape::{to_model_shape, to_request_shape};
 pub use response::{CacheOutcome, CacheTier, ComputeTiming, InferResponse, LoadTiming};

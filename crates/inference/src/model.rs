@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{DataType, DynamicBatching, ModelName, SequenceBatching, Shape, TensorName};
+use crate::{DataType, DynamicBatching, ModelName, RaggedBatching, SequenceBatching, Shape, TensorName};
 
 /// An input that a model declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +136,8 @@ pub struct ModelSpec {
     pub dynamic_batching: Option<DynamicBatching>,
     /// How requests that belong together reach the model; `None` where each stands alone. Never beside `dynamic_batching`.
     pub sequence_batching: Option<SequenceBatching>,
+    /// How requests whose inputs differ in shape share a batch; empty where they do not.
+    pub ragged: RaggedBatching,
     /// How long a request may take, when the parameter `infer_timeout` overrides the server's default.
     pub infer_timeout: Option<Duration>,
     /// Bytes that the model takes once loaded, when the parameter `memory_bytes` says so.
@@ -163,6 +165,7 @@ impl ModelSpec {
             ensemble: None,
             dynamic_batching: None,
             sequence_batching: None,
+            ragged: RaggedBatching::default(),
             infer_timeout: None,
             memory_bytes: None,
         }

@@ -3,6 +3,7 @@
 
 mod groups;
 pub(crate) mod order;
+pub(crate) mod ragged;
 pub(crate) mod rows;
 pub(crate) mod signature;
 pub(crate) mod terms;

@@ -10,12 +10,7 @@ use crate::instances::Lease;
 ///
 /// # Errors
 /// What the backend says; Internal, by the model, when it panics or does not return one result.
-pub(crate) fn run_one(mut instance: Lease, batch: Batch) -> Result<InferResponse> {
-    run_on(&mut instance, batch)
-}
-
-/// As [`run_one`], on an instance that is still needed.
-pub(crate) fn run_on(instance: &mut Lease, batch: Batch) -> Result<InferResponse> {
+pub(crate) fn run_one(instance: &mut Lease, batch: Batch) -> Result<InferResponse> {
     let begin = Instant::now();
     let results = instance.execute(batch)?;
     let took = begin.elapsed();

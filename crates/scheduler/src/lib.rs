@@ -12,6 +12,7 @@ pub mod ensemble_plan;
 mod execution;
 mod executor;
 mod instances;
+mod joint;
 mod labels;
 mod metric;
 mod model;

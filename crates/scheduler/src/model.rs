@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use crate::answer::{Expectation, conform, prepare};
 use crate::config::SchedulerConfig;
 use crate::dynamic::{Answer, DynamicQueue};
-use crate::execution::run_one;
 use crate::executor::{Executor, Overdue, overdue, run_blocking};
 use crate::instances::InstancePool;
 use crate::metric::{ModelMetrics, Served};
 use crate::queue::{Queue, Turn};
 use crate::sequence::SequenceQueue;
+use crate::together::run_batch;
 
 /// One version of one loaded model: checks requests, lets them wait for an instance, runs them, checks the answers.
 ///
@@ -111,9 +111,10 @@ impl ScheduledModel {
         self.metrics.waited(queued);
         let batch = Batch { requests: vec![request] };
         let result = match instance.is_brief(&batch) {
-            true => run_one(instance, batch),
+            true => run_batch(&self.info.spec, instance, batch),
             false => {
-                let execution = run_blocking(permit, deadline, move || run_one(instance, batch));
+                let spec = self.info.spec.clone();
+                let execution = run_blocking(permit, deadline, move || run_batch(&spec, instance, batch));
                 execution.await?.map_err(|Overdue| overdue(&self.info.spec.name))?
             }
         };

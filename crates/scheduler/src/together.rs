@@ -3,11 +3,11 @@
 
 use std::time::Instant;
 
-use inference::{Batch, Error, ErrorKind, InferRequest, InferResponse, ModelSpec, NamedTensor, Result, Tensor};
+use inference::{Batch, Error, ErrorKind, InferRequest, InferResponse, ModelSpec, Result};
 
-use crate::batcher::rows::{join, split};
-use crate::execution::run_on;
+use crate::execution::run_one;
 use crate::instances::Lease;
+use crate::joint::{join_requests, split_response};
 
 /// What came of requests that ran together.
 pub(crate) struct Together {
@@ -30,29 +30,69 @@ pub(crate) fn run_together(
     rows: &[u32],
     awaited: impl Fn(usize) -> bool,
 ) -> Together {
+    let mut copies = 0;
     if requests.len() == 1
         && let Some(request) = requests.pop()
     {
-        let results = vec![run_on(&mut instance, Batch { requests: vec![request] })];
-        return Together { results, copies: 0, executions: 1 };
+        let results = vec![run_single(spec, &mut instance, request)];
+        return Together { results, copies, executions: 1 };
     }
-    let begin = Instant::now();
-    let joined = join_requests(&requests);
-    let copies = joined.as_ref().map_or(0, |request| request.inputs.len() as u64);
-    let joining = begin.elapsed();
-    let whole = joined.and_then(|request| run_on(&mut instance, Batch { requests: vec![request] }));
-    match whole {
+    match run_joint(spec, &mut instance, &requests, rows, &mut copies) {
+        Ok(results) => Together { results, copies, executions: 1 },
         Err(error) if instance.is_alive() && may_be_the_fault_of_one(&error) => {
-            let (results, executions) = run_apart(&mut instance, requests, &error, awaited);
+            let (results, executions) = run_apart(spec, &mut instance, requests, &error, awaited);
             Together { results, copies, executions: 1 + executions }
         }
         Err(error) => Together { results: vec![Err(error); requests.len()], copies, executions: 1 },
-        Ok(mut response) => {
-            drop(instance);
-            response.timing.input = response.timing.input.saturating_add(joining);
-            Together { results: split_response(spec, response, rows), copies, executions: 1 }
-        }
     }
+}
+
+/// Runs a batch of one request, and gives the instance back.
+///
+/// # Errors
+/// As [`run_single`].
+pub(crate) fn run_batch(spec: &ModelSpec, mut instance: Lease, mut batch: Batch) -> Result<InferResponse> {
+    match batch.requests.pop() {
+        Some(request) => run_single(spec, &mut instance, request),
+        None => run_one(&mut instance, batch),
+    }
+}
+
+/// Runs one request in the form in which the model takes its batches.
+///
+/// # Errors
+/// As [`run_one`]; Internal, by the model, when an output does not fit the request.
+pub(crate) fn run_single(spec: &ModelSpec, instance: &mut Lease, request: InferRequest) -> Result<InferResponse> {
+    if spec.ragged.is_empty() {
+        return run_one(instance, Batch { requests: vec![request] });
+    }
+    let rows = request.inputs.first().and_then(|input| input.tensor.shape().first().copied());
+    let rows = rows.and_then(|rows| u32::try_from(rows).ok()).unwrap_or(1);
+    let mut results = run_joint(spec, instance, std::slice::from_ref(&request), &[rows], &mut 0)?;
+    results.pop().unwrap_or_else(|| Err(Error::internal("a request without an answer")))
+}
+
+/// Runs requests as one.
+///
+/// # Errors
+/// When it does not run. What cannot be cut into answers is every request's own error.
+fn run_joint(
+    spec: &ModelSpec,
+    instance: &mut Lease,
+    requests: &[InferRequest],
+    rows: &[u32],
+    copies: &mut u64,
+) -> Result<Vec<Result<InferResponse>>> {
+    let begin = Instant::now();
+    let joint = join_requests(spec, requests)?;
+    *copies = joint.copies;
+    let joining = begin.elapsed();
+    let mut response = run_one(instance, Batch { requests: vec![joint.request] })?;
+    response.timing.input = response.timing.input.saturating_add(joining);
+    Ok(match split_response(spec, response, requests, rows) {
+        Ok(responses) => responses.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error); requests.len()],
+    })
 }
 
 /// Whether the batch may have failed because of one request in it. A crash, or too little time, is everybody's.
@@ -65,6 +105,7 @@ fn may_be_the_fault_of_one(error: &Error) -> bool {
 
 /// Runs each request alone. Those that nobody waits for, and those after a crash, get `error`. Returns how many ran, too.
 fn run_apart(
+    spec: &ModelSpec,
     instance: &mut Lease,
     requests: Vec<InferRequest>,
     error: &Error,
@@ -76,69 +117,8 @@ fn run_apart(
             return Err(error.clone());
         }
         executions += 1;
-        run_on(instance, Batch { requests: vec![request] })
+        run_single(spec, instance, request)
     };
     let results = requests.into_iter().enumerate().map(run).collect();
     (results, executions)
-}
-
-/// The answer to each request, cut out of that to all.
-fn split_response(spec: &ModelSpec, mut response: InferResponse, rows: &[u32]) -> Vec<Result<InferResponse>> {
-    let begin = Instant::now();
-    match split_outputs(spec, &response, rows) {
-        Ok(outputs) => {
-            response.timing.output = response.timing.output.saturating_add(begin.elapsed());
-            let part = |outputs| InferResponse { outputs, parameters: response.parameters.clone(), ..timed(&response) };
-            outputs.into_iter().map(|outputs| Ok(part(outputs))).collect()
-        }
-        Err(error) => vec![Err(error); rows.len()],
-    }
-}
-
-/// Each request of a batch counts the whole time of the batch, as Triton's statistics have it.
-fn timed(response: &InferResponse) -> InferResponse {
-    InferResponse { timing: response.timing, ..InferResponse::default() }
-}
-
-/// One request with the rows of all, which wants what any of them wants.
-fn join_requests(requests: &[InferRequest]) -> Result<InferRequest> {
-    let first = requests.first().ok_or_else(|| Error::internal("a batch without requests"))?;
-    let mut inputs = Vec::with_capacity(first.inputs.len());
-    for input in &first.inputs {
-        let tensors: Vec<&Tensor> = requests.iter().filter_map(|request| request.input(&input.name)).collect();
-        let tensor = join(&tensors).map_err(|error| error.context(format!("input '{}'", input.name)))?;
-        inputs.push(NamedTensor { name: input.name.clone(), tensor });
-    }
-    let mut outputs = Vec::new();
-    if requests.iter().all(|request| !request.outputs.is_empty()) {
-        for name in requests.iter().flat_map(|request| &request.outputs) {
-            if !outputs.contains(name) {
-                outputs.push(name.clone());
-            }
-        }
-    }
-    let (model, parameters) = (first.model.clone(), first.parameters.clone());
-    Ok(InferRequest { model, inputs, outputs, parameters, ..InferRequest::default() })
-}
-
-/// The outputs of each request.
-fn split_outputs(spec: &ModelSpec, response: &InferResponse, rows: &[u32]) -> Result<Vec<Vec<NamedTensor>>> {
-    let mut outputs: Vec<Vec<NamedTensor>> = rows.iter().map(|_| Vec::new()).collect();
-    for NamedTensor { name, tensor } in &response.outputs {
-        let parts = split(tensor, rows).ok_or_else(|| {
-            let total: u64 = rows.iter().map(|rows| u64::from(*rows)).sum();
-            Error::internal(format!(
-                "model '{}' returned output '{name}' with shape {} for a batch of {total} rows; correct the model or remove \
-                 dynamic_batching from its configuration",
-                spec.name,
-                tensor.shape()
-            ))
-            .with_model(&*spec.name)
-            .from_model()
-        })?;
-        for (outputs, tensor) in outputs.iter_mut().zip(parts) {
-            outputs.push(NamedTensor { name: name.clone(), tensor });
-        }
-    }
-    Ok(outputs)
 }

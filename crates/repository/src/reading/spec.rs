@@ -3,6 +3,7 @@
 mod batching;
 mod instances;
 mod parameters;
+mod ragged;
 mod steps;
 mod tensors;
 
@@ -95,6 +96,7 @@ pub(super) fn of_config(
             }
             _ => None,
         },
+        ragged: ragged::ragged(config, &mut findings),
         ..ModelSpec::new(name, platform.backend.as_str())
     };
     check_ensemble(&spec, &mut findings);

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod bounds;
+mod ragged;
 
 const ONNX: &str = "backend: 'onnxruntime' ";
 const ENSEMBLE: &str = "platform: 'ensemble' ensemble_scheduling { step { model_name: 'a' model_version: -1 } }";
@@ -347,8 +348,6 @@ dynamic_batching {
 #[test]
 fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
     let refused = [
-        "batch_input { kind: BATCH_ITEM_SHAPE }",
-        "batch_output { }",
         "sequence_batching { }",
         "cc_model_filenames { key: '7.5' value: 'm' }",
         "model_operations { op_library_filename: 'x.so' }",

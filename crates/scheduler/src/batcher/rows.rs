@@ -36,18 +36,22 @@ pub(crate) fn split(tensor: &Tensor, rows: &[u32]) -> Option<Vec<Tensor>> {
     }
     let rest = tensor.shape().without_batch();
     let mut from = 0;
-    let part = |rows: &u32| {
-        let length = length(tensor, from, *rows, &rest)?;
-        let data = tensor.data().slice(from..from + length);
-        from += length;
-        Tensor::new(tensor.datatype(), rest.with_batch(i64::from(*rows)), data).ok()
-    };
-    rows.iter().map(part).collect()
+    rows.iter().map(|rows| cut(tensor, &mut from, rest.with_batch(i64::from(*rows)))).collect()
 }
 
-/// Bytes of the `rows` that begin at byte `from`.
-fn length(tensor: &Tensor, from: usize, rows: u32, rest: &Shape) -> Option<usize> {
-    let elements = rest.element_count()?.checked_mul(usize::try_from(rows).ok()?)?;
+/// As many of the tensor's elements as `shape` has, from byte `from` on, which moves behind them; they share its bytes.
+pub(crate) fn cut(tensor: &Tensor, from: &mut usize, shape: Shape) -> Option<Tensor> {
+    let begin = *from;
+    let length = length(tensor, begin, shape.element_count()?)?;
+    *from = begin.checked_add(length)?;
+    if *from > tensor.data().len() {
+        return None;
+    }
+    Tensor::new(tensor.datatype(), shape, tensor.data().slice(begin..*from)).ok()
+}
+
+/// Bytes of so many elements that begin at byte `from`.
+fn length(tensor: &Tensor, from: usize, elements: usize) -> Option<usize> {
     if let Some(size) = tensor.datatype().size() {
         return elements.checked_mul(size);
     }

@@ -9,7 +9,8 @@ pub(crate) const PRIORITY: &str = "priority";
 /// The parameter with the microseconds that a request may wait.
 pub(crate) const TIMEOUT: &str = "timeout";
 
-/// The inputs that a request has, their shapes but for the batch dimension, and the parameters that the model sees.
+/// The inputs that a request has, their shapes but for the batch dimension (and but for those that may differ), and the
+/// parameters that the model sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Signature {
     inputs: Vec<Option<Shape>>,
@@ -19,7 +20,10 @@ pub(crate) struct Signature {
 impl Signature {
     /// The signature of a request that has been checked. Its tensors have the shapes that the backend sees.
     pub(crate) fn of(spec: &ModelSpec, request: &InferRequest) -> Self {
-        let shape = |name: &str| request.input(name).map(|tensor| tensor.shape().without_batch());
+        let shape = |name: &str| match request.input(name) {
+            Some(_) if spec.ragged.is_ragged(name) => Some(Shape::default()),
+            given => given.map(|tensor| tensor.shape().without_batch()),
+        };
         let mut parameters = String::new();
         for (name, value) in &request.parameters {
             if name != PRIORITY && name != TIMEOUT {

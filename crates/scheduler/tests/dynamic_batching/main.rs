@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use futures::future::join_all;
-use inference::{DynamicBatching, EnsembleSpec, InferenceService, ModelSpec, NamedTensor, Shape, StepSpec, Tensor};
+use inference::{
+    BatchInput, BatchInputKind, BatchOutput, DataType, DynamicBatching, EnsembleSpec, InferenceService, ModelSpec,
+    NamedTensor, RaggedBatching, Shape, StepSpec, Tensor,
+};
 use scheduler::{Ensemble, ModelMetrics, SchedulerConfig, ensemble_plan};
 use tokio::time::Instant;
 
@@ -84,6 +87,44 @@ async fn only_requests_of_equal_inputs_and_parameters_share_a_batch() {
         assert_echoes(response.as_ref().expect("runs"), request);
     }
     assert_eq!(*seen.lock(), [vec![1, 8], vec![2, 3, 5, 6], vec![7], vec![4]]);
+}
+
+/// What the model sees of ragged requests: together, and each alone after that has failed.
+#[tokio::test(start_paused = true)]
+async fn ragged_requests_share_a_batch_in_one_dimension() {
+    let mut spec = spec(delay(10));
+    spec.outputs.truncate(1);
+    spec.ragged = RaggedBatching {
+        inputs: vec!["x".into()],
+        batch_inputs: vec![BatchInput {
+            kind: BatchInputKind::AccumulatedElementCount,
+            targets: vec!["ends".into()],
+            datatype: DataType::Int32,
+            source: "x".into(),
+        }],
+        batch_outputs: vec![BatchOutput { targets: vec!["y".into()], source: "x".into() }],
+    };
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let record = seen.clone();
+    let model = model(spec, CONFIG, 1, move |request| {
+        let x = request.input("x").expect("checked").clone();
+        let ends = request.input("ends").expect("made").to_elements::<i32>().expect("INT32").into_owned();
+        record.lock().push((values(request), ends));
+        match values(request).contains(&13) {
+            true => Err(inference::Error::internal("13 is no number").from_model()),
+            false => Ok(inference::InferResponse::new(vec![NamedTensor::new("y", x)])),
+        }
+    });
+    for (bad, expected) in [(7, vec![(vec![1, 2, 3, 7], vec![2, 4])]), (13, vec![(vec![1, 2, 3, 13], vec![2, 4])])] {
+        let requests = [wide(&[1, 2], 2), wide(&[3, bad], 1)];
+        let responses = join_all(requests.iter().map(|request| model.infer(request.clone()))).await;
+        assert_eq!(responses[1].is_err(), bad == 13);
+        for (response, request) in responses.iter().zip(&requests).filter(|(response, _)| response.is_ok()) {
+            assert_eq!(response.as_ref().expect("runs").output("y"), request.input("x"));
+        }
+        let alone = if bad == 13 { vec![(vec![1, 2], vec![2]), (vec![3, 13], vec![2])] } else { vec![] };
+        assert_eq!(std::mem::take(&mut *seen.lock()), [expected, alone].concat());
+    }
 }
 
 #[tokio::test(start_paused = true)]

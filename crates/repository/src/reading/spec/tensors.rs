@@ -56,7 +56,7 @@ pub(super) fn outputs(config: &ModelConfig, findings: &mut Findings) -> Vec<Outp
 }
 
 /// Whether there are not too many inputs, or outputs.
-fn check_count(list: &str, count: usize, findings: &mut Findings) -> bool {
+pub(super) fn check_count(list: &str, count: usize, findings: &mut Findings) -> bool {
     if count > MOST_TENSORS {
         let message = format!("a model cannot have {count} {list}s; at most {MOST_TENSORS} are allowed");
         findings.add(format!("{list}[{MOST_TENSORS}]"), message);
