@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod bare;
 pub mod echo;
+pub mod grpc;
 pub mod http;
 pub mod load;
 pub mod machine;

@@ -5,8 +5,12 @@ use std::fs;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use inference::{InferRequest, NamedTensor, Shape, Tensor};
+use prost::Message;
+use protocol::grpc_service::ModelInferRequest;
+use protocol::grpc_service::model_infer_request::InferInputTensor;
 use serde_json::json;
 
+use crate::grpc;
 use crate::http::post;
 
 /// The sentences of the demo's request.
@@ -47,6 +51,12 @@ pub fn identity_http(numbers: &[f32]) -> Vec<u8> {
     binary("/v2/models/identity.tar.gz/infer", &head.to_string(), &data)
 }
 
+/// The same over gRPC, raw, as a message behind its prefix.
+pub fn identity_grpc(numbers: &[f32]) -> Vec<u8> {
+    let data: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    raw_grpc("identity.tar.gz", ("INPUT0", "FP32"), vec![numbers.len() as i64], data)
+}
+
 /// The sentences in process.
 ///
 /// # Errors
@@ -63,6 +73,27 @@ pub fn sentences_http(archive: &str) -> Vec<u8> {
     });
     let headers = [("content-type", "application/json"), (TARGET, archive)];
     post("/invocations", &headers, body.to_string().as_bytes())
+}
+
+/// The same over gRPC, raw.
+///
+/// # Errors
+/// Never, as the shape fits.
+pub fn sentences_grpc(archive: &str) -> Result<Vec<u8>> {
+    let request = sentences_request()?;
+    let text = &request.inputs[0].tensor;
+    Ok(raw_grpc(archive, ("TEXT", "BYTES"), text.shape().to_vec(), text.data().to_vec()))
+}
+
+fn raw_grpc(model: &str, (input, datatype): (&str, &str), shape: Vec<i64>, data: Vec<u8>) -> Vec<u8> {
+    let (name, datatype) = (input.to_owned(), datatype.to_owned());
+    let message = ModelInferRequest {
+        model_name: model.to_owned(),
+        inputs: vec![InferInputTensor { name, datatype, shape, ..InferInputTensor::default() }],
+        raw_input_contents: vec![data.into()],
+        ..ModelInferRequest::default()
+    };
+    grpc::framed(&message.encode_to_vec())
 }
 
 /// The photo of the demo's request, for its archive of MobileNet.

@@ -50,6 +50,8 @@ impl Store {
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    /// `None` for a server that has no gRPC port.
+    grpc_address: Option<SocketAddr>,
 }
 
 impl Server {
@@ -70,7 +72,8 @@ impl Server {
         store.apply(&mut command);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot start panoply")?;
         let log = child.stderr.take().context("invariant: standard error is piped")?;
-        let server = Server { address: listening(log)?, child };
+        let (address, grpc_address) = listening(log)?;
+        let server = Server { child, address, grpc_address: Some(grpc_address) };
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -87,12 +90,20 @@ impl Server {
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
         let address = line.trim().parse().with_context(|| format!("'{line}' is not an address"))?;
-        Ok(Server { child, address })
+        Ok(Server { child, address, grpc_address: None })
     }
 
     /// Where it listens for HTTP.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for gRPC.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn grpc_address(&self) -> Result<SocketAddr> {
+        self.grpc_address.context("this server has no gRPC port")
     }
 
     /// Its process.
@@ -129,26 +140,27 @@ fn is_about_a_package(name: &OsStr) -> bool {
     name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
-/// The HTTP port's address, from the log's line "listening". The rest of the log is read and dropped by a thread, so that
+/// The addresses of the HTTP and the gRPC port, from the log's line "listening". The rest of the log is read and dropped by a thread, so that
 /// the server never waits for room in the pipe.
-fn listening(log: ChildStderr) -> Result<SocketAddr> {
+fn listening(log: ChildStderr) -> Result<(SocketAddr, SocketAddr)> {
     let mut lines = BufReader::new(log).lines();
     let mut seen = Vec::new();
     for line in lines.by_ref() {
         let line = line.context("the server's log cannot be read")?;
-        if let Some(address) = http_address(&line) {
+        if let Some(addresses) = addresses(&line) {
             std::thread::spawn(move || lines.for_each(drop));
-            return Ok(address);
+            return Ok(addresses);
         }
         seen.push(line);
     }
     bail!("the server ended before it listened:\n{}", seen.join("\n"))
 }
 
-fn http_address(line: &str) -> Option<SocketAddr> {
+fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let fields = &line["fields"];
-    (fields["message"] == "listening").then(|| fields["http"].as_str()?.parse().ok())?
+    let address = |port| fields[port].as_str()?.parse().ok();
+    (fields["message"] == "listening").then(|| Some((address("http")?, address("grpc")?)))?
 }
 
 /// The binary `panoply` in this benchmark's own target folder, brought up to date.
@@ -182,10 +194,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_is_read_from_the_log() {
-        let line =
-            r#"{"level":"INFO","fields":{"message":"listening","http":"127.0.0.1:81","metrics":"127.0.0.1:82"}}"#;
-        assert_eq!(http_address(line), "127.0.0.1:81".parse().ok());
-        assert_eq!(http_address(r#"{"fields":{"message":"ready"}}"#), None);
+    fn the_addresses_are_read_from_the_log() {
+        let line = r#"{"level":"INFO","fields":{"message":"listening","http":"127.0.0.1:81","grpc":"127.0.0.1:82"}}"#;
+        let expected = ["127.0.0.1:81", "127.0.0.1:82"].map(|address| address.parse().unwrap());
+        assert_eq!(addresses(line), Some(expected.into()));
+        assert_eq!(addresses(r#"{"fields":{"message":"ready"}}"#), None);
     }
 }
