@@ -6,6 +6,7 @@
 mod answer;
 mod archives;
 mod binary;
+mod certificates;
 mod config;
 mod gate;
 mod http;
@@ -22,6 +23,7 @@ mod tensor;
 pub use answer::Answer;
 pub use archives::{echo, echo_named, onnx_archive, padding, scaling_archive, spin_archive, spin_request};
 pub use binary::panoply;
+pub use certificates::Certificates;
 pub use config::Config;
 pub use gate::Gate;
 pub use http::Http;

@@ -42,7 +42,9 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let server = Server { child, log, addresses, http: Http::new(), _launch: launch.clone() };
-        until("the server is ready", async || (server.get("/v2/health/ready").await.status == 200).then_some(())).await;
+        // Whatever the ports speak.
+        until("the server is ready", async || (server.log_lines_with(&[r#""message":"ready""#]) > 0).then_some(()))
+            .await;
         server
     }
 

@@ -27,6 +27,7 @@ mod shared_memory;
 mod shutdown;
 mod single_flight;
 mod tiers;
+mod tls;
 mod versions;
 
 use e2e::{Answer, Server, fp32, infer};

@@ -11,6 +11,7 @@ mod body;
 mod codec;
 mod compression;
 mod config;
+mod connection;
 mod encoding;
 mod gathered;
 mod generate;
@@ -23,6 +24,7 @@ mod serve;
 mod shared_memory;
 pub mod status;
 mod telemetry;
+mod tls;
 mod write_timeout;
 
 use std::sync::Arc;
@@ -34,9 +36,10 @@ pub use self::http::{http_router, metrics_router};
 pub use admission::Admission;
 pub use config::{FrontendConfig, GrpcCompression, Services};
 pub use sagemaker::sagemaker_router;
-pub use serve::{DrainReport, ServeConfig, serve};
+pub use serve::{DrainReport, KeepAlive, ServeConfig, serve};
 pub use shared_memory::SharedMemory;
 pub use telemetry::describe_metrics;
+pub use tls::{Tls, TlsFiles};
 
 /// What every handler has at hand.
 pub(crate) struct App {

@@ -2,27 +2,21 @@
 //!
 //! hyper is driven directly because `axum::serve` leaves out what large messages need: no delay, wide HTTP/2 windows.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::response::Response;
 use futures::FutureExt;
-use http::{HeaderValue, Request, Version, header};
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::answers::Answers;
-use crate::write_timeout::WriteTimeout;
+use crate::connection::{Connection, Stages};
+use crate::tls::Tls;
 
 /// Bounds on connections, and how they end.
 #[derive(Clone, Debug)]
@@ -38,6 +32,10 @@ pub struct ServeConfig {
     pub drain_grace: Duration,
     /// After that: how long requests in flight may take to finish.
     pub drain_timeout: Duration,
+    /// How connections that nobody uses are kept, and when they end.
+    pub keep_alive: KeepAlive,
+    /// TLS, where the port speaks it.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Default for ServeConfig {
@@ -49,7 +47,30 @@ impl Default for ServeConfig {
             write_timeout: Duration::from_secs(60),
             drain_grace: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(30),
+            keep_alive: KeepAlive::default(),
+            tls: None,
         }
+    }
+}
+
+/// How HTTP/2 connections are kept alive, and how long they may live.
+#[derive(Clone, Debug)]
+pub struct KeepAlive {
+    /// After how long without a sign a client is asked for one (`--grpc-keepalive-time`); [`ServeConfig::idle_timeout`] when
+    /// `None`.
+    pub interval: Option<Duration>,
+    /// How long it may take to give one (`--grpc-keepalive-timeout`).
+    pub timeout: Duration,
+    /// After how long a connection is told to end, give or take a tenth (`--grpc-max-connection-age`).
+    pub max_age: Option<Duration>,
+    /// How long its calls may take to finish then (`--grpc-max-connection-age-grace`).
+    pub max_age_grace: Option<Duration>,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        // gRPC's own defaults.
+        KeepAlive { interval: None, timeout: Duration::from_secs(20), max_age: None, max_age_grace: None }
     }
 }
 
@@ -64,21 +85,8 @@ pub struct DrainReport {
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 const FRAME_SIZE: u32 = 1 << 20;
-/// How long a connection that was accepted but has not said anything may keep a drain waiting for its first request.
-const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Pause after an error of `accept` that is not one connection's own, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// The stages of an end, each a token that is cancelled when the stage begins.
-#[derive(Clone)]
-struct Stages {
-    /// Answers say `Connection: close`.
-    drain: CancellationToken,
-    /// Connections end after the request in flight.
-    finish: CancellationToken,
-    /// Connections end.
-    cut: CancellationToken,
-}
 
 /// Serves `router` on `listener` until `drain` is cancelled and everything accepted has been answered: for
 /// [`ServeConfig::drain_grace`] all goes on, with `Connection: close` on the answers; then the listener closes, idle
@@ -90,12 +98,13 @@ pub async fn serve(
     config: ServeConfig,
 ) -> DrainReport {
     let stages = Stages { drain: drain.clone(), finish: CancellationToken::new(), cut: CancellationToken::new() };
+    let _fresh = config.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.keep_fresh())));
     let server = Server {
         router,
         builder: builder(&config),
-        write_timeout: config.write_timeout,
-        stages,
         permits: Arc::new(Semaphore::new(config.max_connections)),
+        config: Arc::new(config.clone()),
+        stages,
         connections: TaskTracker::new(),
         cut: Arc::default(),
     };
@@ -119,7 +128,8 @@ fn builder(config: &ServeConfig) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(config.idle_timeout)
+        .keep_alive_interval(config.keep_alive.interval.unwrap_or(config.idle_timeout))
+        .keep_alive_timeout(config.keep_alive.timeout)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_SIZE);
@@ -129,7 +139,7 @@ fn builder(config: &ServeConfig) -> Builder<TokioExecutor> {
 struct Server {
     router: Router,
     builder: Builder<TokioExecutor>,
-    write_timeout: Duration,
+    config: Arc<ServeConfig>,
     stages: Stages,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
@@ -166,17 +176,15 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let (router, builder, stages) = (self.router.clone(), self.builder.clone(), self.stages.clone());
-        let (cut, timeout) = (self.cut.clone(), self.write_timeout);
-        let answers = Arc::new(Answers::default());
-        self.connections.spawn(async move {
-            let io = TokioIo::new(WriteTimeout::new(stream, timeout));
-            tokio::select! {
-                () = serve_connection(io, router, builder, stages, cut, answers.clone()) => {}
-                () = answers.stalled(timeout) => tracing::debug!(?timeout, "an answer's client took nothing of it"),
-            }
-            drop(permit);
-        });
+        let connection = Connection {
+            router: self.router.clone(),
+            builder: self.builder.clone(),
+            config: self.config.clone(),
+            stages: self.stages.clone(),
+            cut: self.cut.clone(),
+            permit,
+        };
+        self.connections.spawn(connection.serve(stream));
     }
 
     async fn finish(self, timeout: Duration) -> DrainReport {
@@ -194,61 +202,4 @@ impl Server {
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-async fn serve_connection(
-    io: TokioIo<WriteTimeout<TcpStream>>,
-    router: Router,
-    builder: Builder<TokioExecutor>,
-    stages: Stages,
-    cut: Arc<AtomicUsize>,
-    answers: Arc<Answers>,
-) {
-    let first_request = CancellationToken::new();
-    let (began, drain) = (first_request.clone(), stages.drain.clone());
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        began.cancel();
-        respond(router.clone(), request, drain.clone(), answers.clone())
-    });
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    tokio::select! {
-        result = connection.as_mut() => return log_end(result),
-        () = stages.finish.cancelled() => {}
-    }
-    // A connection that has not been heard yet may have its first request under way.
-    let heard = tokio::time::timeout(FIRST_REQUEST, first_request.cancelled());
-    tokio::select! {
-        result = connection.as_mut() => return log_end(result),
-        _ = heard => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        result = connection.as_mut() => log_end(result),
-        () = stages.cut.cancelled() => {
-            cut.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-async fn respond(
-    router: Router,
-    request: Request<Incoming>,
-    drain: CancellationToken,
-    answers: Arc<Answers>,
-) -> Result<Response, Infallible> {
-    let version = request.version();
-    let mut response = router.oneshot(request.map(Body::new)).await?;
-    if version > Version::HTTP_11 {
-        return Ok(response.map(|body| answers.watch(body)));
-    }
-    if drain.is_cancelled() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response)
-}
-
-fn log_end(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
-    if let Err(error) = result {
-        tracing::debug!(error, "a connection ended early");
-    }
 }

@@ -9,6 +9,8 @@ use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime::Duration;
 
+use crate::transport::TransportArgs;
+
 /// A multi-model inference server: serves model archives on demand from a bucket or a folder.
 #[derive(Debug, Parser)]
 #[command(name = "panoply", version, max_term_width = 110)]
@@ -40,6 +42,8 @@ pub(crate) struct ServeArgs {
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) transport: TransportArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]

@@ -6,6 +6,7 @@ mod options_table;
 mod serve;
 mod settings;
 mod telemetry;
+mod transport;
 mod wiring;
 
 use std::process::ExitCode;

@@ -26,6 +26,7 @@ const UNLOAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When a port cannot be bound, or start-up fails.
 pub(crate) async fn run(settings: Settings) -> Result<()> {
+    settings.transport.unheeded.iter().for_each(|text| tracing::warn!("{text}"));
     let metrics = telemetry::start_metrics()?;
     tokio::spawn(keep_up(metrics.clone()));
     let mut stop = StopSignal::listen()?;
@@ -122,16 +123,18 @@ impl Ports {
         let shared_memory = wiring::shared_memory(settings);
         let services = Services { inference: cache.clone(), control: cache.clone(), admission, shared_memory };
         let config = wiring::frontend_config(settings);
-        let connections = wiring::serve_config(settings);
-        let routers = [
-            (self.http, frontend::http_router(services.clone(), config.clone())),
-            (self.grpc, frontend::grpc_router(services.clone(), config.clone(), closing(settings, drain))),
-            (self.sagemaker, frontend::sagemaker_router(services, config)),
-            (self.metrics, frontend::metrics_router(Arc::new(move || metrics.render()))),
+        let (http, grpc) = (wiring::http_config(settings), wiring::grpc_config(settings));
+        let others = wiring::serve_config(settings);
+        let closing = closing(settings, drain);
+        let ports = [
+            (self.http, frontend::http_router(services.clone(), config.clone()), http),
+            (self.grpc, frontend::grpc_router(services.clone(), config.clone(), closing), grpc),
+            (self.sagemaker, frontend::sagemaker_router(services, config), others.clone()),
+            (self.metrics, frontend::metrics_router(Arc::new(move || metrics.render())), others),
         ];
         let mut servers = JoinSet::new();
-        for (listener, router) in routers {
-            servers.spawn(frontend::serve(listener, router, drain.clone(), connections.clone()));
+        for (listener, router, connections) in ports {
+            servers.spawn(frontend::serve(listener, router, drain.clone(), connections));
         }
         servers
     }

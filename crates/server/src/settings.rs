@@ -8,6 +8,7 @@ use std::time::Duration;
 use repository::{S3Config, S3Credentials};
 
 use crate::args::{LimitArgs, LogFormat, ModelArgs, NetworkArgs, ServeArgs};
+use crate::transport::TransportSettings;
 
 /// Where archives come from.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) load_concurrency: NonZeroUsize,
     pub(crate) download_concurrency: NonZeroUsize,
     pub(crate) addresses: Addresses,
+    pub(crate) transport: TransportSettings,
     pub(crate) sagemaker_model_roots: Vec<PathBuf>,
     pub(crate) max_connections: NonZeroUsize,
     pub(crate) idle_timeout: Duration,
@@ -78,7 +80,7 @@ impl Settings {
     /// Every problem, one line each.
     pub(crate) fn from_args(args: ServeArgs) -> Result<Settings, Vec<String>> {
         let mut check = Check::default();
-        let ServeArgs { models, cache, network, limits, operation } = args;
+        let ServeArgs { models, cache, network, transport, limits, operation } = args;
         let settings = Settings {
             store: check.store(&models),
             repositories: check.folders("--model-repository", models.model_repository),
@@ -93,6 +95,7 @@ impl Settings {
             load_concurrency: check.count("--load-concurrency", cache.load_concurrency),
             download_concurrency: check.count("--download-concurrency", cache.download_concurrency),
             addresses: check.addresses(&network),
+            transport: transport.check(&mut check.problems),
             sagemaker_model_roots: network.sagemaker_model_root,
             max_connections: check.connections("--max-connections", network.max_connections),
             idle_timeout: check.duration("--idle-timeout", network.idle_timeout),

@@ -16,6 +16,7 @@ use scheduler::SchedulerConfig;
 
 use crate::memory::{default_gpu_memory, default_model_memory, give_freed_memory_back};
 use crate::settings::{Settings, StoreSettings};
+use crate::transport::TransportSettings;
 
 /// What the system's loader finds when no library was named.
 const ORT_LIBRARY: &str = "libonnxruntime.so";
@@ -120,6 +121,7 @@ pub(crate) fn frontend_config(settings: &Settings) -> FrontendConfig {
         body_timeout: settings.body_timeout,
         invocation_timeout: settings.invocation_timeout,
         registered_roots: settings.sagemaker_model_roots.clone(),
+        grpc_compression: settings.transport.grpc_compression,
         ..FrontendConfig::default()
     }
 }
@@ -137,5 +139,17 @@ pub(crate) fn serve_config(settings: &Settings) -> ServeConfig {
         write_timeout: settings.write_timeout,
         drain_grace: settings.drain_delay,
         drain_timeout: settings.drain_timeout,
+        ..ServeConfig::default()
     }
+}
+
+/// What the HTTP port is told beyond that.
+pub(crate) fn http_config(settings: &Settings) -> ServeConfig {
+    ServeConfig { tls: settings.transport.http_tls.clone(), ..serve_config(settings) }
+}
+
+/// What the gRPC port is told beyond that.
+pub(crate) fn grpc_config(settings: &Settings) -> ServeConfig {
+    let TransportSettings { grpc_tls, grpc_keep_alive, .. } = settings.transport.clone();
+    ServeConfig { tls: grpc_tls, keep_alive: grpc_keep_alive, ..serve_config(settings) }
 }

@@ -43,13 +43,14 @@ const FOR_TESTS: &[&str] = &["test-util"];
 
 /// Dependencies from outside (a name, or a prefix that ends in `*`), the only crates that may use them outside of tests,
 /// and why.
-const OWNED: [(&str, &[&str], &str); 12] = [
+const OWNED: [(&str, &[&str], &str); 13] = [
     ("ort", &["backend-onnxruntime"], "only a backend crate knows its runtime"),
     ("tokenizers", &["backend-text"], "only a backend crate knows its runtime"),
     ("aws-*", &["repository", "test-util"], "only the model store speaks S3"),
     ("tar", &["repository", "test-util"], "only `repository` unpacks archives, with its checks against hostile ones"),
     ("axum", &["frontend"], "only `frontend` knows wire formats"),
     ("hyper", &["frontend", "test-util"], "only `frontend` knows wire formats"),
+    ("tokio-rustls", &["frontend"], "only `frontend` serves sockets"),
     ("prost", &["protocol", "frontend"], "protobuf is a wire format"),
     ("prost-reflect", &["protocol"], "protobuf is a wire format"),
     ("cudarc", &["model-cache"], "GPU budgets belong to the model cache"),
