@@ -99,7 +99,7 @@ impl Launch {
         // Nothing of the machine's own AWS or Panoply settings may leak in.
         let own = |name: &OsStr| {
             let name = name.to_string_lossy();
-            name.starts_with("AWS_") || name.starts_with("PANOPLY_")
+            ["AWS_", "OTEL_", "PANOPLY_"].iter().any(|prefix| name.starts_with(prefix))
         };
         std::env::vars_os().filter(|(name, _)| own(name)).for_each(|(name, _)| {
             command.env_remove(name);

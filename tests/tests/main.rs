@@ -28,6 +28,7 @@ mod shutdown;
 mod single_flight;
 mod tiers;
 mod tls;
+mod tracing;
 mod versions;
 
 use e2e::{Answer, Server, fp32, infer};

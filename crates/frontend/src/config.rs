@@ -8,6 +8,7 @@ use inference::{InferenceService, ModelControl};
 
 use crate::admission::Admission;
 use crate::shared_memory::SharedMemory;
+use crate::trace::Tracing;
 
 /// When answers over gRPC are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,4 +95,6 @@ pub struct Services {
     pub admission: Admission,
     /// Regions of memory that clients share with the server.
     pub shared_memory: SharedMemory,
+    /// Which requests are traced.
+    pub tracing: Tracing,
 }

@@ -18,6 +18,7 @@ use crate::body::{self, Whole};
 use crate::infer::{self, Invocation, LONG_JSON, off_thread};
 use crate::status::{self, Failure, Status};
 use crate::telemetry::InFlight;
+use crate::trace::RequestSpan;
 use crate::{App, Shared, codec, encoding, reply};
 
 /// What server-sent events are called.
@@ -32,9 +33,17 @@ struct Prompt {
 }
 
 /// Answers `generate`: the model must answer exactly once.
-pub(crate) async fn run(app: &App, invocation: Invocation, began: Instant) -> Result<Response, Failure> {
+pub(crate) async fn run(
+    app: &App,
+    invocation: Invocation,
+    began: Instant,
+    mut span: Option<&mut RequestSpan>,
+) -> Result<Response, Failure> {
     let accepted = encoding::of_answer(&invocation.headers);
-    let Prompt { request, found, share: _share } = read(app, invocation, began).await?;
+    let Prompt { mut request, found, share: _share } = read(app, invocation, began).await?;
+    if let Some(span) = &mut span {
+        span.admit(&mut request);
+    }
     let (key, id) = (request.model.clone(), request.id.clone());
     let mut responses = app.services.inference.infer_stream(request);
     let mut response = responses.next().await.ok_or_else(codec::not_one_response)??;
@@ -42,6 +51,9 @@ pub(crate) async fn run(app: &App, invocation: Invocation, began: Instant) -> Re
         return Err(codec::not_one_response().into());
     }
     response.cache = found.or(response.cache);
+    if let Some(span) = &mut span {
+        span.answer(&response);
+    }
     let mut headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     if let Some(outcome) = &response.cache {
         infer::cache_headers(&mut headers, outcome);
@@ -64,6 +76,7 @@ pub(crate) async fn stream(
 ) -> Response {
     let in_flight = InFlight::begin(invocation.surface);
     let key = invocation.key.clone().unwrap_or_default();
+    let mut span = app.services.tracing.begin(&key, &invocation.headers, invocation.surface, in_flight.began());
     let admitted = app.services.admission.enter().map_err(Failure::from);
     if admitted.is_err() {
         let bounds = app.bounds(app.config.max_request_size);
@@ -74,15 +87,18 @@ pub(crate) async fn stream(
         Err(failure) => Err(failure),
     };
     match prompt {
-        Ok((prompt, share)) => {
+        Ok((mut prompt, share)) => {
+            if let Some(span) = &mut span {
+                span.admit(&mut prompt.request);
+            }
             let (sender, events) = mpsc::channel(1);
-            let pump = tokio::spawn(pump(app, prompt, in_flight, share, sender));
+            let pump = tokio::spawn(pump(app, prompt, Outcome { in_flight, span }, share, sender));
             Events { events, pump: Some(AbortOnDropHandle::new(pump)) }.answer().await
         }
         Err(failure) => {
             let status = failure.status(false);
             infer::log(&key, &failure, &status);
-            in_flight.fail(status.label);
+            Outcome { in_flight, span }.fail(&failure, &status);
             reply::decorate(refuse(&failure, &status), &status)
         }
     }
@@ -136,9 +152,31 @@ impl Event {
     }
 }
 
+/// What records the request's one outcome.
+struct Outcome {
+    in_flight: InFlight,
+    span: Option<RequestSpan>,
+}
+
+impl Outcome {
+    fn succeed(self) {
+        if let Some(span) = self.span {
+            span.end(None);
+        }
+        self.in_flight.succeed();
+    }
+
+    fn fail(self, failure: &Failure, status: &Status) {
+        if let Some(span) = self.span {
+            span.end(Some(failure));
+        }
+        self.in_flight.fail(status.label);
+    }
+}
+
 /// Runs the request in a task of its own, one event ahead of the client at most, and records its one outcome. Ends with the
 /// first error, or when nobody takes events any more.
-async fn pump(app: Shared, prompt: Prompt, in_flight: InFlight, _admitted: Share, events: mpsc::Sender<Event>) {
+async fn pump(app: Shared, prompt: Prompt, outcome: Outcome, _admitted: Share, events: mpsc::Sender<Event>) {
     let Prompt { request, mut found, share: _share } = prompt;
     let (key, id) = (request.model.clone(), request.id.clone());
     let mut responses = app.services.inference.infer_stream(request);
@@ -158,14 +196,14 @@ async fn pump(app: Shared, prompt: Prompt, in_flight: InFlight, _admitted: Share
             Err(failure) => {
                 let status = failure.status(false);
                 infer::log(&key, &failure, &status);
-                in_flight.fail(status.label);
+                outcome.fail(&failure, &status);
                 // A client that is gone needs no error.
                 let _ = events.send(Event::of_failure(&failure, status)).await;
                 return;
             }
         }
     }
-    in_flight.succeed();
+    outcome.succeed();
 }
 
 /// What a client is still to be sent. Dropping it ends the task behind it.

@@ -17,6 +17,7 @@ use crate::codec::{self, Announce, Answer, Encoded, Framing, Layout, WireRequest
 use crate::shared_memory;
 use crate::status::{Failure, Status};
 use crate::telemetry::{InFlight, Surface, count_copy};
+use crate::trace::RequestSpan;
 use crate::{encoding, generate};
 
 /// The header that names an archive.
@@ -58,7 +59,12 @@ pub(crate) async fn answer(
 ) -> Response {
     let in_flight = InFlight::begin(invocation.surface);
     let key = invocation.key.clone().unwrap_or_default();
-    match admit(app, invocation, in_flight.began()).await {
+    let mut span = app.services.tracing.begin(&key, &invocation.headers, invocation.surface, in_flight.began());
+    let outcome = admit(app, invocation, in_flight.began(), span.as_mut()).await;
+    if let Some(span) = span {
+        span.end(outcome.as_ref().err());
+    }
+    match outcome {
         Ok(response) => {
             in_flight.succeed();
             response
@@ -88,11 +94,16 @@ pub(crate) fn log(key: &ModelKey, failure: &Failure, status: &Status) {
 }
 
 /// Lets a request in, or says that there are too many.
-async fn admit(app: &App, mut invocation: Invocation, began: Instant) -> Result<Response, Failure> {
+async fn admit(
+    app: &App,
+    mut invocation: Invocation,
+    began: Instant,
+    span: Option<&mut RequestSpan>,
+) -> Result<Response, Failure> {
     match app.services.admission.enter() {
         Ok(_share) => match invocation.form {
-            Form::Tensors(announce) => run(app, invocation, announce, began).await,
-            Form::Generate => generate::run(app, invocation, began).await,
+            Form::Tensors(announce) => run(app, invocation, announce, began, span).await,
+            Form::Generate => generate::run(app, invocation, began, span).await,
         },
         Err(error) => {
             body::discard(&invocation.headers, &mut invocation.body, app.bounds(app.config.max_request_size)).await;
@@ -101,7 +112,13 @@ async fn admit(app: &App, mut invocation: Invocation, began: Instant) -> Result<
     }
 }
 
-async fn run(app: &App, invocation: Invocation, announce: Announce, began: Instant) -> Result<Response, Failure> {
+async fn run(
+    app: &App,
+    invocation: Invocation,
+    announce: Announce,
+    began: Instant,
+    mut span: Option<&mut RequestSpan>,
+) -> Result<Response, Failure> {
     let key = invocation.key?;
     let framing = Framing::from_headers(&invocation.headers, announce)?;
     // bytes ─► one buffer
@@ -112,17 +129,24 @@ async fn run(app: &App, invocation: Invocation, announce: Announce, began: Insta
     let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
     let (mut wire, found) = decode(app, &key, framing.layout, body, deadline).await?;
     let shared_outputs = shared_memory::fetch(app, &mut wire, &mut share).await?;
-    let request = InferRequest {
+    let mut request = InferRequest {
         model: key.clone(),
         id: wire.id.clone(),
         inputs: std::mem::take(&mut wire.inputs),
         outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
         parameters: std::mem::take(&mut wire.parameters),
         deadline,
+        trace: None,
     };
+    if let Some(span) = &mut span {
+        span.admit(&mut request);
+    }
     // ─► the models ─►
     let mut response = app.services.inference.infer(request).await?;
     response.cache = found.or(response.cache);
+    if let Some(span) = &mut span {
+        span.answer(&response);
+    }
     shared_memory::store(shared_outputs, &response).await?;
     // ─► bytes
     let mut headers = HeaderMap::new();

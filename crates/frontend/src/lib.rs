@@ -25,6 +25,7 @@ mod shared_memory;
 pub mod status;
 mod telemetry;
 mod tls;
+mod trace;
 mod write_timeout;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use serve::{DrainReport, KeepAlive, ServeConfig, serve};
 pub use shared_memory::SharedMemory;
 pub use telemetry::describe_metrics;
 pub use tls::{Tls, TlsFiles};
+pub use trace::{TraceLevel, TraceSettings, Tracing};
 
 /// What every handler has at hand.
 pub(crate) struct App {

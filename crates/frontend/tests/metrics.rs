@@ -25,8 +25,13 @@ fn value(page: &str, series: &str) -> f64 {
 /// Calls, and requests of a stream, to the same models.
 async fn over_grpc(fake: Arc<fake::Fake>) {
     let admission = Admission::default();
-    let services =
-        Services { inference: fake.clone(), control: fake, admission, shared_memory: frontend::SharedMemory::off() };
+    let services = Services {
+        inference: fake.clone(),
+        control: fake,
+        admission,
+        shared_memory: frontend::SharedMemory::off(),
+        tracing: frontend::Tracing::default(),
+    };
     let config = FrontendConfig { max_request_size: 1000, ..FrontendConfig::default() };
     let router = frontend::grpc_router(services, config, CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

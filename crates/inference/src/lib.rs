@@ -24,6 +24,7 @@ mod service;
 mod shape;
 mod stream;
 mod tensor;
+mod trace;
 
 pub use backend::{Backend, Batch, LoadedModel, ModelArtifact, ModelInstance, Placement};
 pub use batching::{DynamicBatching, QueuePolicy, TimeoutAction};
@@ -47,3 +48,4 @@ pub use service::{
 };
 pub use shape::Shape;
 pub use tensor::{Element, NamedTensor, Tensor, TensorName};
+pub use trace::{EndedSpan, Span, SpanRecorder, Trace, TraceContext};

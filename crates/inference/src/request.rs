@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::{ModelKey, NamedTensor, Tensor, TensorName};
+use crate::{ModelKey, NamedTensor, Tensor, TensorName, Trace};
 
 /// The value of a request's or response's parameter (KServe v2, "Parameters").
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub struct InferRequest {
     pub parameters: Parameters,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// Where the request's spans belong, if it is traced.
+    pub trace: Option<Trace>,
 }
 
 impl InferRequest {

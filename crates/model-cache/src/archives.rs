@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use inference::{CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel};
+use inference::{CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use lru::LruCache;
 use parking_lot::Mutex;
-use repository::{CachedArchive, DiskCache, ModelStore, ObjectInfo};
+use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo};
 
 use crate::config::ModelCacheConfig;
 
@@ -59,14 +59,14 @@ impl Archives {
     /// # Errors
     /// NotFound when the store has no such archive; what the fetch ended in otherwise. A store that cannot be asked is no
     /// error while the archive is on disk.
-    pub(crate) async fn obtain(&self, target: &TargetModel) -> Result<Obtained> {
+    pub(crate) async fn obtain(&self, target: &TargetModel, trace: Option<&Trace>) -> Result<Obtained> {
         let on_disk = self.disk.lookup(target);
         if let Some(archive) = &on_disk
             && is_fresh(self.last_confirmed(target), self.check_interval, Instant::now())
         {
             return Ok(from_disk(archive.clone()));
         }
-        let current = self.store.head(target).await;
+        let current = self.head(target, trace).await;
         match (current, on_disk) {
             (Ok(info), Some(archive)) if *archive.etag() == info.etag => {
                 self.confirm(target);
@@ -75,7 +75,7 @@ impl Archives {
             (Ok(info), replaced) => {
                 // Its files may go now, which may be just the room that the new version needs.
                 drop(replaced);
-                self.fetch(target, info).await
+                self.fetch(target, info, trace).await
             }
             (Err(error), Some(archive)) if error.kind() != ErrorKind::NotFound => {
                 tracing::warn!(%target, %error, "the store cannot be asked; the archive on disk is used as it is");
@@ -85,10 +85,29 @@ impl Archives {
         }
     }
 
-    async fn fetch(&self, target: &TargetModel, mut info: ObjectInfo) -> Result<Obtained> {
+    /// Asks the store about the archive.
+    async fn head(&self, target: &TargetModel, trace: Option<&Trace>) -> Result<ObjectInfo> {
+        let mut span = trace.map(|trace| trace.begin("store.head"));
+        let info = self.store.head(target).await;
+        if let (Some(span), Err(error)) = (&mut span, &info) {
+            span.fail(error);
+        }
+        info
+    }
+
+    async fn fetch(&self, target: &TargetModel, mut info: ObjectInfo, trace: Option<&Trace>) -> Result<Obtained> {
         let mut tries = 1;
         loop {
-            match self.disk.fetch(&self.store, target, &info).await {
+            let mut span = trace.map(|trace| trace.begin("fetch"));
+            let fetched = self.disk.fetch(&self.store, target, &info).await;
+            if let Some(span) = &mut span {
+                match &fetched {
+                    Ok((_, timing)) => tell_parts(&span.inside(), timing),
+                    Err(error) => span.fail(error),
+                }
+            }
+            drop(span);
+            match fetched {
                 Ok((archive, timing)) => {
                     self.confirm(target);
                     let timing = LoadTiming { download: timing.download, unpack: timing.unpack, load: Duration::ZERO };
@@ -98,7 +117,7 @@ impl Archives {
                 Err(error) if error.kind() == ErrorKind::Unavailable && tries < MAX_TRIES => {
                     tracing::warn!(%target, tries, "fetching it again: {error:#}");
                     tries += 1;
-                    info = self.store.head(target).await.map_err(|error| unknown(target, error))?;
+                    info = self.head(target, trace).await.map_err(|error| unknown(target, error))?;
                 }
                 Err(error) => return Err(error),
             }
@@ -112,6 +131,18 @@ impl Archives {
     fn confirm(&self, target: &TargetModel) {
         self.confirmed.lock().put(target.clone(), Instant::now());
     }
+}
+
+/// The parts of a fetch that has just ended. What is unpacked while it still arrives counts as download.
+fn tell_parts(trace: &Trace, timing: &FetchTiming) {
+    let ended = Instant::now();
+    let (Some(downloaded), Some(began)) =
+        (ended.checked_sub(timing.unpack), ended.checked_sub(timing.unpack + timing.download))
+    else {
+        return;
+    };
+    trace.record("download", began, downloaded);
+    trace.record("unpack", downloaded, ended);
 }
 
 fn from_disk(archive: CachedArchive) -> Obtained {

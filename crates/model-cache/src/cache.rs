@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use inference::{
-    BoxFuture, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, ModelKey, Result,
-    TargetModel,
+    BoxFuture, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, ModelKey, Result, Span,
+    TargetModel, Trace,
 };
 
 use crate::archive_load::ArchiveLoads;
@@ -116,10 +116,11 @@ impl ModelCache {
         &self,
         route: &Route,
         deadline: Option<Instant>,
+        trace: Option<&Trace>,
     ) -> Result<(Pin, Option<CacheOutcome>)> {
         match &route.archive {
             ArchiveKey::Target(target) => {
-                let (pin, outcome) = self.acquire_target(target, deadline).await?;
+                let (pin, outcome) = self.acquire_target(target, deadline, trace).await?;
                 Ok((pin, Some(outcome)))
             }
             key => {
@@ -129,7 +130,12 @@ impl ModelCache {
         }
     }
 
-    async fn acquire_target(&self, target: &TargetModel, deadline: Option<Instant>) -> Result<(Pin, CacheOutcome)> {
+    async fn acquire_target(
+        &self,
+        target: &TargetModel,
+        deadline: Option<Instant>,
+        trace: Option<&Trace>,
+    ) -> Result<(Pin, CacheOutcome)> {
         let key = ArchiveKey::Target(target.clone());
         if let Some(pin) = self.room.pin(&key) {
             self.metrics.found(CacheTier::Memory);
@@ -137,8 +143,15 @@ impl ModelCache {
             return Ok((pin, outcome));
         }
         let targets = self.targets.as_ref().ok_or_else(|| Error::not_found("this server has no model store"))?;
-        let passenger = self.flights.board(target, || targets.clone().load(target.clone()))?;
-        let (pin, outcome) = passenger.land(deadline).await?;
+        let mut span = trace.map(|trace| trace.begin("archive"));
+        // The spans of a load are in the trace of the request that it began for.
+        let inside = span.as_ref().map(Span::inside);
+        let passenger = self.flights.board(target, || targets.clone().load(target.clone(), inside))?;
+        let landed = passenger.land(deadline).await;
+        if let (Some(span), Err(error)) = (&mut span, &landed) {
+            span.fail(error);
+        }
+        let (pin, outcome) = landed?;
         self.metrics.found(outcome.tier);
         Ok((pin, outcome))
     }
@@ -148,7 +161,7 @@ impl InferenceService for ModelCache {
     fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
         Box::pin(async move {
             let route = self.route(&request.model)?;
-            let (pin, cache) = self.acquire(&route, request.deadline).await?;
+            let (pin, cache) = self.acquire(&route, request.deadline, request.trace.as_ref()).await?;
             let served = pin.find(route.model.as_deref(), request.model.version)?;
             let mut response = served.service.infer(request).await.inspect_err(|_| self.replace_broken(&pin))?;
             response.cache = cache;

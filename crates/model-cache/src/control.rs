@@ -27,7 +27,7 @@ impl ModelControl for ModelCache {
         let key = key.clone();
         Box::pin(async move {
             let route = self.route(&key)?;
-            let (pin, cache) = self.acquire(&route, deadline).await?;
+            let (pin, cache) = self.acquire(&route, deadline, None).await?;
             let model = pin.find(route.model.as_deref(), key.version)?.info.clone();
             Ok(Description { model, cache })
         })

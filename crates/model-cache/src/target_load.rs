@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use inference::{CacheOutcome, CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel};
+use inference::{CacheOutcome, CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use parking_lot::Mutex;
 use repository::{Backoff, Refusals, read_archive};
 
@@ -45,20 +45,25 @@ impl TargetLoads {
     }
 
     /// Obtains the archive, loads its models, and pins them.
-    pub(crate) async fn load(self: Arc<Self>, target: TargetModel) -> Landing {
+    pub(crate) async fn load(self: Arc<Self>, target: TargetModel, trace: Option<Trace>) -> Landing {
         let key = ArchiveKey::Target(target.clone());
         if let Some(pin) = self.room.pin(&key) {
             // Another flight landed between the caller's look and this one's departure.
             let version = pin.version.clone();
             return Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }));
         }
-        let obtained = self.archives.obtain(&target).await?;
+        let obtained = self.archives.obtain(&target, trace.as_ref()).await?;
         let version = obtained.archive.etag().clone();
         if let Some(refusal) = self.refusals.lock().check(&target, &version, Instant::now()) {
             return Err(refusal);
         }
         let (tier, timing, started) = (obtained.tier, obtained.timing, Instant::now());
+        let mut span = trace.map(|trace| trace.begin("load"));
         let pin = self.load_obtained(&target, obtained, key).await;
+        if let (Some(span), Err(error)) = (&mut span, &pin) {
+            span.fail(error);
+        }
+        drop(span);
         self.remember(&target, &version, &pin);
         let load = LoadTiming { load: started.elapsed(), ..timing };
         Ok((pin?, CacheOutcome { tier, version, load: Some(load) }))

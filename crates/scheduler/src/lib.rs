@@ -18,6 +18,7 @@ mod metric;
 mod model;
 mod queue;
 mod sequence;
+mod spans;
 mod together;
 
 pub use config::SchedulerConfig;

@@ -17,6 +17,7 @@ use crate::instances::InstancePool;
 use crate::metric::{ModelMetrics, Served};
 use crate::queue::{Queue, Turn};
 use crate::sequence::SequenceQueue;
+use crate::spans;
 use crate::together::run_batch;
 
 /// One version of one loaded model: checks requests, lets them wait for an instance, runs them, checks the answers.
@@ -130,11 +131,16 @@ impl ScheduledModel {
 }
 
 impl InferenceService for ScheduledModel {
-    fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
+    fn infer(&self, mut request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
         Box::pin(async move {
             let arrived = Instant::now();
+            let span = spans::begin(&self.info, &mut request);
             let outcome = self.metrics.arrival(arrived);
-            outcome.end(self.serve(request, arrived).await)
+            let served = self.serve(request, arrived).await;
+            if let Some(span) = span {
+                spans::end(span, arrived.into_std(), &served);
+            }
+            outcome.end(served)
         })
     }
 

@@ -222,6 +222,9 @@ pub(crate) struct OperationArgs {
     /// After that, how long requests in flight may take to finish
     #[arg(long, env = "PANOPLY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub(crate) drain_timeout: Duration,
+    /// Which requests are traced, and where spans go, as Triton has it: `rate=100`, `level=TIMESTAMPS`, `count=-1`, `opentelemetry,url=localhost:4318/v1/traces`, `opentelemetry,resource=service.name=ranker`, `opentelemetry,bsp_max_queue_size=2048`; may be given several times
+    #[arg(long, env = "PANOPLY_TRACE_CONFIG", value_name = "SETTING", value_delimiter = ';')]
+    pub(crate) trace_config: Vec<String>,
     /// How many model names metrics tell apart; the rest is counted as `other`
     #[arg(long, env = "PANOPLY_METRICS_MODEL_LIMIT", value_name = "N", default_value = "1000")]
     pub(crate) metrics_model_limit: usize,

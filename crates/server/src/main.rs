@@ -6,6 +6,8 @@ mod options_table;
 mod serve;
 mod settings;
 mod telemetry;
+mod trace_export;
+mod tracing_config;
 mod transport;
 mod wiring;
 

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::Settings;
+use crate::trace_export::{self, SpanQueue};
 use crate::{telemetry, wiring};
 
 /// How often histograms are drained into their buckets; between two times they grow.
@@ -31,9 +32,10 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     tokio::spawn(keep_up(metrics.clone()));
     let mut stop = StopSignal::listen()?;
     let ports = Ports::bind(&settings).await?;
+    let (spans, exporting) = trace_export::start(&settings.trace)?;
     let cache = wiring::model_cache(&settings).await?;
     let drain = CancellationToken::new();
-    let mut servers = ports.serve(&settings, &cache, metrics, &drain);
+    let mut servers = ports.serve(&settings, &cache, metrics, spans, &drain);
     let start = cache.load_repositories(settings.repositories.clone());
     tokio::select! {
         loaded = start => loaded.context("the model repository cannot be loaded")?,
@@ -54,6 +56,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     if tokio::time::timeout(UNLOAD_TIMEOUT, cache.unload_all()).await.is_err() {
         tracing::warn!("a model is still in use; it ends with the process");
     }
+    exporting.finish().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -117,11 +120,13 @@ impl Ports {
         settings: &Settings,
         cache: &Arc<ModelCache>,
         metrics: PrometheusHandle,
+        spans: Arc<SpanQueue>,
         drain: &CancellationToken,
     ) -> JoinSet<frontend::DrainReport> {
         let admission = Admission::new(settings.max_requests_in_flight, settings.max_buffered_bytes);
         let shared_memory = wiring::shared_memory(settings);
-        let services = Services { inference: cache.clone(), control: cache.clone(), admission, shared_memory };
+        let tracing = wiring::tracing(settings, spans);
+        let services = Services { inference: cache.clone(), control: cache.clone(), admission, shared_memory, tracing };
         let config = wiring::frontend_config(settings);
         let (http, grpc) = (wiring::http_config(settings), wiring::grpc_config(settings));
         let others = wiring::serve_config(settings);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use repository::{S3Config, S3Credentials};
 
 use crate::args::{LimitArgs, LogFormat, ModelArgs, NetworkArgs, ServeArgs};
+use crate::tracing_config::{self, TraceConfig};
 use crate::transport::TransportSettings;
 
 /// Where archives come from.
@@ -69,6 +70,7 @@ pub(crate) struct Settings {
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) metrics_model_limit: usize,
+    pub(crate) trace: TraceConfig,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -125,6 +127,7 @@ impl Settings {
             drain_delay: check.time("--drain-delay", operation.drain_delay),
             drain_timeout: check.time("--drain-timeout", operation.drain_timeout),
             metrics_model_limit: operation.metrics_model_limit,
+            trace: check.trace(&operation.trace_config),
             log_format: operation.log_format,
             log: operation.log,
         };
@@ -199,6 +202,12 @@ impl Check {
             self.problem(format!("{option} must be more than 0s"));
         }
         self.time(option, duration)
+    }
+
+    fn trace(&mut self, entries: &[String]) -> TraceConfig {
+        let (config, problems) = TraceConfig::read(entries, tracing_config::variable);
+        problems.into_iter().for_each(|problem| self.problem(problem));
+        config
     }
 
     fn folders(&mut self, option: &str, folders: Vec<PathBuf>) -> Vec<PathBuf> {

@@ -41,5 +41,6 @@ pub(crate) fn start_metrics() -> Result<PrometheusHandle> {
     model_cache::describe_metrics();
     backend_onnxruntime::describe_metrics();
     frontend::describe_metrics();
+    crate::trace_export::describe_metrics();
     Ok(handle)
 }

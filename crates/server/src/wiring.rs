@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use backend_onnxruntime::{OnnxRuntimeBackend, OnnxRuntimeConfig};
 use backend_text::{PoolingBackend, TokenizerBackend};
-use frontend::{FrontendConfig, ServeConfig, SharedMemory};
+use frontend::{FrontendConfig, ServeConfig, SharedMemory, Tracing};
 use inference::identity::IdentityBackend;
 use inference::{Backend, Device, MemoryUsage};
 use model_cache::{Archives, Backends, CudaInventory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
@@ -16,6 +16,7 @@ use scheduler::SchedulerConfig;
 
 use crate::memory::{default_gpu_memory, default_model_memory, give_freed_memory_back};
 use crate::settings::{Settings, StoreSettings};
+use crate::trace_export::SpanQueue;
 use crate::transport::TransportSettings;
 
 /// What the system's loader finds when no library was named.
@@ -129,6 +130,11 @@ pub(crate) fn frontend_config(settings: &Settings) -> FrontendConfig {
 /// The memory that clients may share.
 pub(crate) fn shared_memory(settings: &Settings) -> SharedMemory {
     settings.client_shm_regions.map_or_else(SharedMemory::off, |regions| SharedMemory::allowed(regions.get()))
+}
+
+/// Which requests are traced.
+pub(crate) fn tracing(settings: &Settings, spans: Arc<SpanQueue>) -> Tracing {
+    Tracing::new(spans, settings.trace.settings, settings.trace.details())
 }
 
 /// What all ports are told about connections.

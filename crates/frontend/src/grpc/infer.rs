@@ -15,6 +15,7 @@ use super::{decode, encode, failure, gate, timeout};
 use crate::admission::BodyShare;
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface, count_copy};
+use crate::trace::{RequestSpan, headers_of_caller};
 use crate::{App, Shared, body, infer, shared_memory};
 
 /// How many requests of one stream are worked on at once. Further ones stay on the wire.
@@ -27,13 +28,15 @@ const FINAL_RESPONSE: &str = "triton_final_response";
 /// What a call's metadata says.
 pub(super) struct Head {
     target: Option<TargetModel>,
-    pub(super) deadline: Option<Instant>,
+    deadline: Option<Instant>,
+    /// What says what the caller traces.
+    caller: HeaderMap,
 }
 
 impl Head {
     pub(super) fn read(headers: &HeaderMap, began: Instant) -> Result<Head> {
         let deadline = timeout::of_call(headers)?.and_then(|timeout| began.checked_add(timeout));
-        Ok(Head { target: infer::target(headers)?, deadline })
+        Ok(Head { target: infer::target(headers)?, deadline, caller: headers_of_caller(headers) })
     }
 
     /// The model that a message of the call is about.
@@ -103,7 +106,7 @@ async fn answer(app: &App, head: &Head, message: ModelInferRequest, in_flight: I
     let key = head.key(&message);
     let name = key.clone().unwrap_or_default();
     let outcome = match key {
-        Ok(key) => admit(app, key, head.deadline, message).await,
+        Ok(key) => admit(app, key, head, message, in_flight.began()).await,
         Err(error) => Err(error),
     };
     match outcome {
@@ -127,20 +130,37 @@ pub(super) fn record(in_flight: InFlight, key: &ModelKey, failure: &Failure) {
 }
 
 /// Lets a request in, or says that there are too many. Its message is in memory already, but soon gone when it is refused.
-async fn admit(app: &App, key: ModelKey, deadline: Option<Instant>, message: ModelInferRequest) -> Result<Answered> {
+async fn admit(app: &App, key: ModelKey, head: &Head, message: ModelInferRequest, began: Instant) -> Result<Answered> {
     let _request = app.services.admission.enter()?;
     let mut body = app.services.admission.body();
     body.add(message_size(&message))?;
     // tonic gathers a message's frames in one buffer.
     count_copy("grpc_message_in", message.raw_input_contents.iter().map(bytes::Bytes::len).sum());
-    let answered = run(app, key, deadline, message, &mut body).await?;
+    let answered = run(app, key, head, message, began, &mut body).await?;
     // tonic writes a message into one buffer.
     count_copy("grpc_message_out", answered.message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
     Ok(answered)
 }
 
-/// Runs one request. What it takes of shared memory counts in `share`.
+/// Runs one request, traced if it is to be. What it takes of shared memory counts in `share`.
 pub(super) async fn run(
+    app: &App,
+    key: ModelKey,
+    head: &Head,
+    message: ModelInferRequest,
+    began: Instant,
+    share: &mut BodyShare,
+) -> Result<Answered> {
+    let mut span = app.services.tracing.begin(&key, &head.caller, Surface::Grpc, began);
+    let outcome = run_in(span.as_mut(), app, key, head.deadline, message, share).await;
+    if let Some(span) = span {
+        span.end(outcome.as_ref().err().map(|error| Failure::from(error.clone())).as_ref());
+    }
+    outcome
+}
+
+async fn run_in(
+    mut span: Option<&mut RequestSpan>,
     app: &App,
     key: ModelKey,
     deadline: Option<Instant>,
@@ -150,15 +170,22 @@ pub(super) async fn run(
     let mut wire = decode::request(message)?;
     let shared_outputs = shared_memory::fetch(app, &mut wire, share).await?;
     let inputs = std::mem::take(&mut wire.inputs);
-    let request = InferRequest {
+    let mut request = InferRequest {
         model: key.clone(),
         id: wire.id.clone(),
         inputs,
         outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
         parameters: std::mem::take(&mut wire.parameters),
         deadline,
+        trace: None,
     };
+    if let Some(span) = &mut span {
+        span.admit(&mut request);
+    }
     let response: InferResponse = app.services.inference.infer(request).await?;
+    if let Some(span) = &mut span {
+        span.answer(&response);
+    }
     shared_memory::store(shared_outputs, &response).await?;
     let mut headers = HeaderMap::new();
     if let Some(outcome) = &response.cache {

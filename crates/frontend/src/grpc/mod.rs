@@ -19,6 +19,7 @@ mod shared_memory;
 #[cfg(test)]
 mod tests;
 mod timeout;
+mod trace;
 mod unary;
 mod weight;
 mod wire;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, describe, failure, infer, shared_memory, timeout};
+use super::{decode, describe, failure, infer, shared_memory, timeout, trace};
 use crate::Shared;
 
 /// The service.
@@ -202,8 +202,15 @@ impl GrpcInferenceService for InferenceGrpc {
         reply(shared_memory::cuda_unregister(&self.app.services.shared_memory, request.into_inner()))
     }
 
-    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Result<Response<TraceSettingResponse>, Status> {
-        Err(missing("TraceSetting", "tracing cannot be set by clients yet"))
+    async fn trace_setting(
+        &self,
+        request: Request<TraceSettingRequest>,
+    ) -> Result<Response<TraceSettingResponse>, Status> {
+        let (call, _, message) = request.into_parts();
+        if !message.model_name.is_empty() {
+            self.describe(&call, &message.model_name, "").await?;
+        }
+        reply(trace::setting(&self.app.services.tracing, message))
     }
 
     async fn log_settings(&self, _: Request<LogSettingsRequest>) -> Result<Response<LogSettingsResponse>, Status> {

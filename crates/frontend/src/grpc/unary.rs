@@ -76,7 +76,7 @@ async fn answer(
     // ─► the models ─►
     *key = head.key(&message)?;
     let Answered { message, headers: mut told } =
-        infer::run(app, key.clone(), head.deadline, message, &mut share).await?;
+        infer::run(app, key.clone(), &head, message, in_flight.began(), &mut share).await?;
     // ─► bytes around the tensors as they lie
     let mut parts = wire::frame(message)?;
     if let Some(packing) = packing {

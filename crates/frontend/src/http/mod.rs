@@ -5,6 +5,7 @@ mod health;
 mod path;
 mod shared_memory;
 mod slashes;
+mod trace;
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ const MODELS: &str = "/v2/models/";
 const VERSION: &str = "/versions/{version}";
 
 /// What can be asked of a model, and of one of its versions: each with what stands behind the name.
-fn model_verbs() -> [(&'static str, MethodRouter<Shared>); 6] {
+fn model_verbs() -> [(&'static str, MethodRouter<Shared>); 7] {
     [
         ("", get(describe::model)),
         ("/ready", get(health::model_ready)),
@@ -40,6 +41,7 @@ fn model_verbs() -> [(&'static str, MethodRouter<Shared>); 6] {
         ("/infer", post(infer)),
         ("/generate", post(generate)),
         ("/generate_stream", post(generate_stream)),
+        ("/trace/setting", get(trace::of_model).post(trace::update_of_model)),
     ]
 }
 
@@ -59,6 +61,7 @@ pub fn http_router(services: Services, config: FrontendConfig) -> Router {
     }
     let router = router.route("/invocations", post(invocations)).merge(sagemaker::runtime_routes());
     let router = router.merge(shared_memory::routes());
+    let router = router.route("/v2/trace/setting", get(trace::of_all).post(trace::update_of_all));
     let router = crate::finish(router, services, config);
     let (routes, names) = (router.clone(), [models].into_iter().chain(shared_memory::names()).collect());
     router.fallback(move |request| with_slashes(routes, names, request))

@@ -39,8 +39,13 @@ async fn start() -> Running {
 
 async fn start_with(admission: Admission, config: FrontendConfig, serve: ServeConfig) -> Running {
     let fake = Fake::new();
-    let services =
-        Services { inference: fake.clone(), control: fake.clone(), admission, shared_memory: SharedMemory::off() };
+    let services = Services {
+        inference: fake.clone(),
+        control: fake.clone(),
+        admission,
+        shared_memory: SharedMemory::off(),
+        tracing: frontend::Tracing::default(),
+    };
     let (drain, closing) = (CancellationToken::new(), CancellationToken::new());
     let router = frontend::grpc_router(services, config, closing.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

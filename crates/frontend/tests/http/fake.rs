@@ -275,8 +275,13 @@ pub async fn start_with(config: FrontendConfig, serve: ServeConfig) -> Running {
 
 pub async fn start_admitting(admission: Admission, config: FrontendConfig, serve: ServeConfig) -> Running {
     let fake = Fake::new();
-    let services =
-        Services { inference: fake.clone(), control: fake.clone(), admission, shared_memory: SharedMemory::off() };
+    let services = Services {
+        inference: fake.clone(),
+        control: fake.clone(),
+        admission,
+        shared_memory: SharedMemory::off(),
+        tracing: frontend::Tracing::default(),
+    };
     let drain = CancellationToken::new();
     let mut addresses = Vec::new();
     let mut servers = Vec::new();

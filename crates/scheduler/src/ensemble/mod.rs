@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use inference::{
     BoxFuture, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, ModelInfo, ModelKey, Parameters,
-    Result,
+    Result, Trace,
 };
 use tokio::time::Instant;
 
@@ -18,6 +18,7 @@ use crate::answer::{conform, prepare};
 use crate::config::SchedulerConfig;
 use crate::ensemble_plan::{Demand, EnsemblePlan};
 use crate::metric::{ModelMetrics, Served};
+use crate::spans;
 use progress::Progress;
 
 /// An ensemble whose composing models are at hand. It has no queue: its steps wait in those of their models.
@@ -34,6 +35,7 @@ struct Run {
     id: String,
     parameters: Parameters,
     deadline: Option<StdInstant>,
+    trace: Option<Trace>,
 }
 
 impl Ensemble {
@@ -74,9 +76,9 @@ impl Ensemble {
     /// Runs the steps that the wanted outputs need, each as soon as its inputs are there. Dropping this stops what has not
     /// started.
     async fn run(&self, request: InferRequest, deadline: Option<StdInstant>) -> Result<InferResponse> {
-        let InferRequest { id, inputs, outputs: wanted, parameters, .. } = request;
+        let InferRequest { id, inputs, outputs: wanted, parameters, trace, .. } = request;
         let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| &**wanted == name);
-        let run = Run { id, parameters, deadline };
+        let run = Run { id, parameters, deadline, trace };
         let demand = match wanted.is_empty() {
             true => Cow::Borrowed(&self.plan.everything),
             false => Cow::Owned(Demand::of(&self.plan, wants)),
@@ -107,6 +109,7 @@ impl Ensemble {
             outputs: demand.outputs[step].clone(),
             parameters: run.parameters.clone(),
             deadline: run.deadline,
+            trace: run.trace.clone(),
         }
     }
 
@@ -117,11 +120,16 @@ impl Ensemble {
 }
 
 impl InferenceService for Ensemble {
-    fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
+    fn infer(&self, mut request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
         Box::pin(async move {
             let arrived = Instant::now();
+            let span = spans::begin(&self.info, &mut request);
             let outcome = self.metrics.arrival(arrived);
-            outcome.end(self.serve(request, arrived).await)
+            let served = self.serve(request, arrived).await;
+            if let (Some(mut span), Err(error)) = (span, &served) {
+                span.fail(error);
+            }
+            outcome.end(served)
         })
     }
 }

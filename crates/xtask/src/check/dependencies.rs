@@ -43,7 +43,7 @@ const FOR_TESTS: &[&str] = &["test-util"];
 
 /// Dependencies from outside (a name, or a prefix that ends in `*`), the only crates that may use them outside of tests,
 /// and why.
-const OWNED: [(&str, &[&str], &str); 13] = [
+const OWNED: [(&str, &[&str], &str); 14] = [
     ("ort", &["backend-onnxruntime"], "only a backend crate knows its runtime"),
     ("tokenizers", &["backend-text"], "only a backend crate knows its runtime"),
     ("aws-*", &["repository", "test-util"], "only the model store speaks S3"),
@@ -59,6 +59,7 @@ const OWNED: [(&str, &[&str], &str); 13] = [
         &["repository", "scheduler", "model-cache", "frontend", "server", "test-util"],
         "no runtime below the seams",
     ),
+    ("opentelemetry*", &["server"], "how traces leave the process is settled in one place"),
     ("clap", &["server", "xtask"], "settings are read in one place"),
     ("anyhow", &["server", "xtask"], "elsewhere an error has a kind, set where it is born"),
 ];

@@ -1,0 +1,89 @@
+//! The spans of a request at the front end: the whole of it, getting in, and getting out.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::HeaderMap;
+use inference::{InferRequest, InferResponse, ModelKey, NamedTensor, Parameter, Span, Trace};
+
+use super::Tracing;
+use crate::status::{Failure, SUCCESS};
+use crate::telemetry::Surface;
+
+/// The name of a request's first span, as Triton has it.
+const NAME: &str = "InferRequest";
+
+/// The span of a request that is traced.
+pub(crate) struct RequestSpan {
+    span: Span,
+    tensors: bool,
+    arrived: Instant,
+    /// Open while the answer is written.
+    writing: Option<Span>,
+}
+
+impl Tracing {
+    /// Begins the span of a request that arrived at `arrived`, if it is to be traced.
+    pub(crate) fn begin(
+        &self,
+        key: &ModelKey,
+        headers: &HeaderMap,
+        surface: Surface,
+        arrived: Instant,
+    ) -> Option<RequestSpan> {
+        if !self.0.is_on.load(Ordering::Relaxed) {
+            return None;
+        }
+        let model = key.to_string();
+        let (context, level) = self.sample(&model, headers)?;
+        let mut span = Trace::begin_request(self.0.recorder.clone(), context, NAME, arrived);
+        span.set("triton.model_name", Parameter::String(model));
+        span.set("panoply.surface", Parameter::String(surface.label().to_owned()));
+        Some(RequestSpan { span, tensors: level.tensors, arrived, writing: None })
+    }
+}
+
+impl RequestSpan {
+    /// The request is read, and goes on with its trace.
+    pub(crate) fn admit(&mut self, request: &mut InferRequest) {
+        let trace = self.span.inside();
+        trace.record("admission", self.arrived, Instant::now());
+        if !request.id.is_empty() {
+            self.span.set("triton.request_id", Parameter::String(request.id.clone()));
+        }
+        if self.tensors {
+            self.span.set("triton.inputs", tensors(&request.inputs));
+        }
+        request.trace = Some(trace);
+    }
+
+    /// The models have answered.
+    pub(crate) fn answer(&mut self, response: &InferResponse) {
+        if let Some(cache) = &response.cache {
+            self.span.set("panoply.cache", Parameter::String(cache.tier.name().to_owned()));
+        }
+        if self.tensors {
+            self.span.set("triton.outputs", tensors(&response.outputs));
+        }
+        self.writing = Some(self.span.inside().begin("response"));
+    }
+
+    /// The request has ended.
+    pub(crate) fn end(mut self, failure: Option<&Failure>) {
+        drop(self.writing.take());
+        let outcome = failure.map_or(SUCCESS, |failure| failure.status(false).label);
+        self.span.set("panoply.outcome", Parameter::String(outcome.to_owned()));
+        if let Some(failure) = failure {
+            self.span.fail_with(failure.message());
+        }
+    }
+}
+
+/// Names, types and shapes.
+fn tensors(tensors: &[NamedTensor]) -> Parameter {
+    let shown = tensors.iter().map(|NamedTensor { name, tensor }| {
+        let (datatype, shape) = (tensor.datatype(), tensor.shape());
+        format!("{name} {datatype} {shape}")
+    });
+    Parameter::String(shown.collect::<Vec<_>>().join("; "))
+}
