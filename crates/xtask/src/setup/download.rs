@@ -54,8 +54,11 @@ fn choice(file: &str) -> Vec<String> {
     let mut parts = tags.rsplit('-');
     let (platforms, abi) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     if platforms != "any" {
-        options.extend(["--implementation=cp".into(), format!("--abi={abi}")]);
-        options.push(format!("--python-version={}", abi.trim_start_matches("cp")));
+        // A wheel with a program or plain libraries inside is for any Python.
+        if abi != "none" {
+            options.extend(["--implementation=cp".into(), format!("--abi={abi}")]);
+            options.push(format!("--python-version={}", abi.trim_start_matches("cp")));
+        }
         options.extend(platforms.split('.').map(|platform| format!("--platform={platform}")));
     }
     options
@@ -73,7 +76,7 @@ fn verify(package: &Package, file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn sha256_of(path: &Path) -> Result<String> {
+pub(super) fn sha256_of(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path).with_context(|| format!("pip did not leave {}", path.display()))?;
     io::copy(&mut file, &mut hasher)?;
@@ -91,6 +94,10 @@ mod tests {
                         --platform=manylinux_2_24_x86_64 --platform=manylinux_2_28_x86_64";
         assert_eq!(options.join(" "), expected);
         assert_eq!(choice("a-1-py3-none-any.whl"), ["--only-binary=:all:"]);
+        assert_eq!(
+            choice("a-1-py3-none-manylinux1_x86_64.whl"),
+            ["--only-binary=:all:", "--platform=manylinux1_x86_64"]
+        );
         assert_eq!(choice("a-1.tar.gz"), ["--no-binary=:all:"]);
     }
 

@@ -7,6 +7,7 @@ mod archives;
 mod download;
 mod key;
 mod packages;
+mod perf_analyzer;
 mod product;
 mod python;
 mod test_data;
@@ -39,7 +40,8 @@ pub(crate) fn for_tests() -> Result<()> {
     prepare(|setup| {
         setup.onnxruntime()?;
         archives::make_all(setup)?;
-        test_data::make_all(setup)
+        test_data::make_all(setup)?;
+        perf_analyzer::make(setup)
     })
 }
 

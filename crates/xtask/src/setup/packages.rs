@@ -96,6 +96,24 @@ pub(super) const SCIKIT_IMAGE: Package = Package {
     holds: "a photo of a cup of coffee (CC0, by Rachel Michetti)",
 };
 
+pub(super) const PERF_ANALYZER: Package = Package {
+    name: "tritonclient",
+    version: "2.50.0",
+    file: "tritonclient-2.50.0-py3-none-manylinux1_x86_64.whl",
+    sha256: "421fbb69ae6ab8cdb2c35b82134fcef2fe11e7af7718b1fcbc53335ab9bfe889",
+    bytes: 13_954_617,
+    holds: "perf_analyzer, the load generator of Triton's users (BSD); later wheels want a newer C library",
+};
+
+pub(super) const CUDA_RUNTIME: Package = Package {
+    name: "nvidia-cuda-runtime-cu12",
+    version: "12.6.77",
+    file: "nvidia_cuda_runtime_cu12-12.6.77-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+    sha256: "ba3b56a4f896141e25e19ab287cd71e52a6a0f4b29d0d31609f60e3b4d5219b7",
+    bytes: 897_690,
+    holds: "libcudart, without which perf_analyzer does not start (NVIDIA's CUDA licence)",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
