@@ -17,6 +17,35 @@ pub fn echo_named(model: &str, output: &str) -> Vec<u8> {
     ArchiveBuilder::new().file(&format!("{model}/config.pbtxt"), config.text()).directory(&format!("{model}/1")).gzip()
 }
 
+/// A configuration that batches FP32 [-1, 2] `X` to `Y`, up to 8 rows.
+fn batching(config: Config) -> Config {
+    config.line("max_batch_size: 8").input("X", "FP32", "2").output("Y", "FP32", "2")
+}
+
+/// An archive with one `identity` model that batches, FP32 [-1, 2] `X` to `Y`.
+pub fn batching_archive(model: &str) -> Vec<u8> {
+    let config = batching(Config::new(model, "identity"));
+    ArchiveBuilder::new().file(&format!("{model}/config.pbtxt"), config.text()).directory(&format!("{model}/1")).gzip()
+}
+
+/// An archive of the ensemble `pipeline`, FP32 [-1, 2] `X` to `Y`, whose two steps are the `identity` models `first` and
+/// `second`.
+pub fn pipeline_archive() -> Vec<u8> {
+    pipeline_of(Config::ensemble("pipeline"), ["first", "second"].map(|name| batching(Config::new(name, "identity"))))
+}
+
+/// The same with a beginning of the ensemble's configuration, and two models of one's own.
+pub fn pipeline_of(ensemble: Config, steps: [Config; 2]) -> Vec<u8> {
+    let [first, second] = steps.each_ref().map(Config::name);
+    let ensemble = batching(ensemble).step(first, &[("X", "X")], &[("Y", "between")]);
+    let ensemble = ensemble.step(second, &[("X", "between")], &[("Y", "Y")]);
+    let add = |archive: ArchiveBuilder, config: &Config| {
+        let name = config.name();
+        archive.file(&format!("{name}/config.pbtxt"), config.text()).directory(&format!("{name}/1"))
+    };
+    steps.iter().chain([&ensemble]).fold(ArchiveBuilder::new(), add).gzip()
+}
+
 /// An archive with one ONNX model, its configuration taken from the model itself.
 pub fn onnx_archive(name: &str, model: &[u8]) -> Vec<u8> {
     ArchiveBuilder::new().file(&format!("{name}/1/model.onnx"), model).gzip()

@@ -26,6 +26,14 @@ impl Config {
         Config { text, inputs: Vec::new(), outputs: Vec::new(), steps: Vec::new() }
     }
 
+    /// The model's name.
+    ///
+    /// # Panics
+    /// Never: it is what a configuration begins with.
+    pub fn name(&self) -> &str {
+        self.text.split('"').nth(1).expect("a configuration begins with its name")
+    }
+
     /// With any further line.
     #[must_use]
     pub fn line(mut self, line: &str) -> Self {

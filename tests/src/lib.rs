@@ -22,7 +22,10 @@ mod stores;
 mod tensor;
 
 pub use answer::Answer;
-pub use archives::{echo, echo_named, onnx_archive, padding, scaling_archive, spin_archive, spin_request};
+pub use archives::{
+    batching_archive, echo, echo_named, onnx_archive, padding, pipeline_archive, pipeline_of, scaling_archive,
+    spin_archive, spin_request,
+};
 pub use binary::panoply;
 pub use certificates::Certificates;
 pub use collector::{CollectedSpan, Collector};

@@ -18,14 +18,18 @@ mod kserve;
 mod layouts;
 mod limits;
 mod metrics;
+#[cfg(target_arch = "x86_64")]
+mod perf_analyzer;
 mod placement;
 mod real_models;
+mod response_cache;
 mod room;
 mod runtime;
 mod settings;
 mod shared_memory;
 mod shutdown;
 mod single_flight;
+mod statistics;
 mod tiers;
 mod tls;
 mod tracing;

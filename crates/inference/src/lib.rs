@@ -22,6 +22,7 @@ mod response;
 mod sequence;
 mod service;
 mod shape;
+mod statistics;
 mod stream;
 mod tensor;
 mod trace;
@@ -47,5 +48,6 @@ pub use service::{
     BoxFuture, BoxStream, Description, IndexEntry, InferenceService, ModelControl, ModelState, RegisteredModel,
 };
 pub use shape::Shape;
+pub use statistics::{BatchStatistics, InferStatistics, ModelStatistics, ResponseStatistics, StatisticDuration};
 pub use tensor::{Element, NamedTensor, Tensor, TensorName};
 pub use trace::{EndedSpan, Span, SpanRecorder, Trace, TraceContext};

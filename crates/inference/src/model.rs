@@ -138,6 +138,8 @@ pub struct ModelSpec {
     pub sequence_batching: Option<SequenceBatching>,
     /// How requests whose inputs differ in shape share a batch; empty where they do not.
     pub ragged: RaggedBatching,
+    /// Answers may come from the response cache, where the server has one.
+    pub response_cache: bool,
     /// How long a request may take, when the parameter `infer_timeout` overrides the server's default.
     pub infer_timeout: Option<Duration>,
     /// Bytes that the model takes once loaded, when the parameter `memory_bytes` says so.
@@ -166,6 +168,7 @@ impl ModelSpec {
             dynamic_batching: None,
             sequence_batching: None,
             ragged: RaggedBatching::default(),
+            response_cache: false,
             infer_timeout: None,
             memory_bytes: None,
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_core::Stream;
 
 use crate::stream::once;
-use crate::{CacheOutcome, InferRequest, InferResponse, ModelInfo, ModelKey, Result};
+use crate::{CacheOutcome, InferRequest, InferResponse, ModelInfo, ModelKey, ModelStatistics, Result};
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -106,6 +106,13 @@ pub trait ModelControl: Send + Sync {
 
     /// Whether a request for this model would be answered without waiting for a load. Never starts one.
     fn is_model_ready(&self, key: &ModelKey) -> bool;
+
+    /// What the models have done: all that are in memory for the empty key; for an archive its entry model, then its other
+    /// models. Loads nothing: what is not in memory has only what is kept of it.
+    ///
+    /// # Errors
+    /// NotFound when nothing is known of the model.
+    fn statistics(&self, key: &ModelKey) -> Result<Vec<ModelStatistics>>;
 
     /// What the model is. Loads a target model that is not in memory, and waits for that until `deadline`.
     ///

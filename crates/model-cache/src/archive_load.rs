@@ -129,7 +129,7 @@ impl ArchiveLoads {
     /// waits for it is answered by then (see `flight`).
     async fn run(&self, key: &ArchiveKey, prepared: Prepared) -> Result<Loaded> {
         let slot = self.slot().await?;
-        let (loader, archive) = (self.loader.clone(), archive_name(key));
+        let (loader, archive) = (self.loader.clone(), key.name());
         let mut loading: JoinHandle<Result<Loaded>> =
             tokio::task::spawn_blocking(move || loader.load(prepared, archive.as_deref()));
         let loaded = match tokio::time::timeout(self.load_timeout, &mut loading).await {
@@ -154,14 +154,6 @@ fn benefit_of_the_doubt(estimate: &MemoryUsage, budget: &MemoryUsage) -> MemoryU
         need.add(device, if doubtful { budget } else { bytes });
     }
     need
-}
-
-fn archive_name(key: &ArchiveKey) -> Option<String> {
-    match key {
-        ArchiveKey::Target(target) => Some(target.to_string()),
-        ArchiveKey::Registered(name) => Some(name.clone()),
-        ArchiveKey::Repositories => None,
-    }
 }
 
 fn panicked(key: &ArchiveKey) -> Error {

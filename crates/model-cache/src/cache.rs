@@ -10,6 +10,8 @@ use inference::{
     TargetModel, Trace,
 };
 
+use scheduler::ModelLabels;
+
 use crate::archive_load::ArchiveLoads;
 use crate::archives::Archives;
 use crate::backends::Backends;
@@ -29,6 +31,7 @@ pub struct ModelCache {
     pub(crate) flights: Arc<Flights>,
     pub(crate) targets: Option<Arc<TargetLoads>>,
     pub(crate) registrations: Registrations,
+    pub(crate) labels: Arc<ModelLabels>,
     is_accepting: AtomicBool,
     metrics: CacheMetrics,
 }
@@ -40,7 +43,9 @@ impl ModelCache {
     pub fn new(config: &ModelCacheConfig, backends: Backends, archives: Option<Archives>) -> Arc<Self> {
         let metrics = CacheMetrics;
         let room = Room::new(config.budget.clone(), config.after_unload, metrics);
-        let loads = ArchiveLoads::new(room.clone(), Arc::new(Loader::new(backends, config)), config);
+        let labels = Arc::new(ModelLabels::new(config.metrics_model_limit));
+        let loader = Arc::new(Loader::new(backends, labels.clone(), config));
+        let loads = ArchiveLoads::new(room.clone(), loader, config);
         let targets = archives.map(|archives| TargetLoads::new(archives, loads.clone(), room.clone()));
         let longest = config.download_timeout + config.load_timeout + config.room_timeout;
         Arc::new(ModelCache {
@@ -48,6 +53,7 @@ impl ModelCache {
             registrations: Registrations::new(loads, room.clone()),
             room,
             targets,
+            labels,
             is_accepting: AtomicBool::new(false),
             metrics,
         })

@@ -9,6 +9,8 @@ use scheduler::SchedulerConfig;
 /// The model cache's bounds and intervals.
 #[derive(Clone, Debug)]
 pub struct ModelCacheConfig {
+    /// Bytes of answers that the response cache may hold; `None` for no response cache.
+    pub response_cache_bytes: Option<u64>,
     /// Bytes that loaded models may take, by device. A device that is not listed takes none.
     pub budget: MemoryUsage,
     /// Ordinals of the GPUs that models may be placed on.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use inference::{BoxFuture, Description, IndexEntry, ModelControl, ModelKey, ModelState, RegisteredModel, Result};
+use inference::{
+    BoxFuture, Description, ErrorKind, IndexEntry, ModelControl, ModelKey, ModelState, ModelStatistics,
+    RegisteredModel, Result,
+};
 
 use crate::cache::ModelCache;
 use crate::loaded::LoadedArchive;
-use crate::route::ArchiveKey;
+use crate::route::{ArchiveKey, Route};
 
 impl ModelControl for ModelCache {
     fn is_server_ready(&self) -> bool {
@@ -26,11 +29,22 @@ impl ModelControl for ModelCache {
     fn describe(&self, key: &ModelKey, deadline: Option<Instant>) -> BoxFuture<'_, Result<Description>> {
         let key = key.clone();
         Box::pin(async move {
-            let route = self.route(&key)?;
-            let (pin, cache) = self.acquire(&route, deadline, None).await?;
-            let model = pin.find(route.model.as_deref(), key.version)?.info.clone();
-            Ok(Description { model, cache })
+            let described = match self.route(&key) {
+                Ok(route) => self.describe_at(route, &key, deadline).await,
+                Err(error) => Err(error),
+            };
+            match described {
+                Err(error) if error.kind() == ErrorKind::NotFound => match self.composing_model(&key) {
+                    Some(route) => self.describe_at(route, &key, deadline).await,
+                    None => Err(error),
+                },
+                described => described,
+            }
         })
+    }
+
+    fn statistics(&self, key: &ModelKey) -> Result<Vec<ModelStatistics>> {
+        self.statistics_of(key)
     }
 
     fn index(&self) -> Vec<IndexEntry> {
@@ -89,6 +103,12 @@ fn index_archive(index: &mut Index, archive: &LoadedArchive) {
 }
 
 impl ModelCache {
+    async fn describe_at(&self, route: Route, key: &ModelKey, deadline: Option<Instant>) -> Result<Description> {
+        let (pin, cache) = self.acquire(&route, deadline, None).await?;
+        let model = pin.find(route.model.as_deref(), key.version)?.info.clone();
+        Ok(Description { model, cache })
+    }
+
     fn index_targets(&self, index: &mut Index) {
         let Some(targets) = &self.targets else { return };
         for target in targets.on_disk() {

@@ -22,6 +22,7 @@ mod residency;
 mod room;
 mod room_signal;
 mod route;
+mod statistics;
 mod target_load;
 
 pub use archives::Archives;

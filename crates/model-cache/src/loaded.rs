@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use inference::{Error, InferenceService, MemoryUsage, ModelInfo, ModelName, Result};
 use repository::CachedArchive;
+use scheduler::Tally;
 
 use crate::room_signal::RoomSignal;
 use crate::route::ArchiveKey;
@@ -17,6 +18,10 @@ pub(crate) struct ServedModel {
     pub(crate) info: Arc<ModelInfo>,
     /// What answers.
     pub(crate) service: Arc<dyn InferenceService>,
+    /// What it has done.
+    pub(crate) tally: Arc<Tally>,
+    /// What it takes by itself, without the models that it is composed of.
+    pub(crate) memory: MemoryUsage,
 }
 
 /// The models of an archive by name, each with its versions in ascending order.
@@ -39,6 +44,11 @@ pub(crate) struct LoadedArchive {
 }
 
 impl LoadedArchive {
+    /// Whether clients call this model by the archive's key: it is the entry model, and the archive has a key.
+    pub(crate) fn is_called_by_its_key(&self, model: &ModelName) -> bool {
+        self.key != ArchiveKey::Repositories && self.entry.as_ref() == Some(model)
+    }
+
     /// The model (the entry model when `None`) in the version asked for (the newest when `None`).
     ///
     /// # Errors

@@ -4,8 +4,10 @@
 mod load;
 mod prepare;
 
+use std::sync::Arc;
+
 use inference::{MemoryUsage, ModelName};
-use scheduler::{Executor, ModelLabels, SchedulerConfig};
+use scheduler::{Executor, ModelLabels, ResponseCache, SchedulerConfig};
 
 use crate::backends::Backends;
 use crate::config::ModelCacheConfig;
@@ -19,17 +21,19 @@ pub(crate) struct Loader {
     gpus: Vec<u32>,
     executor: Executor,
     scheduler: SchedulerConfig,
-    labels: ModelLabels,
+    labels: Arc<ModelLabels>,
+    response_cache: Option<Arc<ResponseCache>>,
 }
 
 impl Loader {
-    pub(crate) fn new(backends: Backends, config: &ModelCacheConfig) -> Self {
+    pub(crate) fn new(backends: Backends, labels: Arc<ModelLabels>, config: &ModelCacheConfig) -> Self {
         Loader {
             backends,
             gpus: config.gpus.clone(),
             executor: Executor::new(config.execution_concurrency),
             scheduler: config.scheduler,
-            labels: ModelLabels::new(config.metrics_model_limit),
+            labels,
+            response_cache: config.response_cache_bytes.map(ResponseCache::new),
         }
     }
 }

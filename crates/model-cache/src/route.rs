@@ -13,6 +13,16 @@ pub(crate) enum ArchiveKey {
     Repositories,
 }
 
+impl ArchiveKey {
+    /// What its models' names in metrics and statistics begin with; nothing for the start-up repositories'.
+    pub(crate) fn name(&self) -> Option<String> {
+        match self {
+            ArchiveKey::Target(_) | ArchiveKey::Registered(_) => Some(self.to_string()),
+            ArchiveKey::Repositories => None,
+        }
+    }
+}
+
 /// As messages and metric labels name it.
 impl std::fmt::Display for ArchiveKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

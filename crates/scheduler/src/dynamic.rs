@@ -232,7 +232,7 @@ impl DynamicQueue {
             let awaited = |index: usize| in_time(index) && !replies[index].0.is_closed();
             let ran = run_together(&queue.spec, instance, requests, &rows, awaited);
             let Together { results, copies, executions } = ran;
-            queue.metrics.executed(executions);
+            queue.metrics.ran(&executions);
             queue.metrics.joined(copies);
             let replies = replies.into_iter().zip(results);
             let answer = |((reply, queued), result)| Reply { to: reply, answer: Answer { queued, result } };

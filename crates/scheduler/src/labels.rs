@@ -1,19 +1,28 @@
-//! Bounds how many models get metric series of their own.
+//! Bounds how many models get metric series of their own, and keeps the statistics of those that do.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use inference::{MemoryUsage, ModelStatistics};
 use parking_lot::Mutex;
+
+use crate::metric::ModelMetrics;
+use crate::tally::Tally;
 
 /// Hands out values for the metric label `model`: the first so many names as they are, then `other` for every new one.
 ///
-/// A name that once had its own value keeps it, because its series stay in the scrape after the model is unloaded.
+/// A name that once had its own value keeps it, because its series stay in the scrape after the model is unloaded; so do
+/// its statistics, which go on when it is loaded again. Names past the limit begin anew with each load.
 #[derive(Debug)]
 pub struct ModelLabels {
     limit: usize,
     other: Arc<str>,
-    known: Mutex<HashSet<Arc<str>>>,
+    known: Mutex<HashMap<Arc<str>, Versions>>,
 }
+
+/// The statistics of a model's versions.
+type Versions = BTreeMap<u64, Arc<Tally>>;
 
 impl ModelLabels {
     /// The value that all names past the limit share.
@@ -24,18 +33,29 @@ impl ModelLabels {
         ModelLabels { limit, other: Arc::from(Self::OTHER), known: Mutex::default() }
     }
 
-    /// The label value for a model's name.
-    pub fn label(&self, name: &str) -> Arc<str> {
+    /// Metrics of one version of a model, under its label.
+    pub fn metrics(&self, name: &str, version: u64) -> ModelMetrics {
+        let (label, tally) = self.kept_or_new(name, version);
+        ModelMetrics::counting_into(tally, &label, version)
+    }
+
+    fn kept_or_new(&self, name: &str, version: u64) -> (Arc<str>, Arc<Tally>) {
         let mut known = self.known.lock();
-        if let Some(label) = known.get(name) {
-            return label.clone();
+        let is_full = known.len() >= self.limit;
+        match known.entry(Arc::from(name)) {
+            Entry::Vacant(_) if is_full => (self.other.clone(), Arc::default()),
+            entry => {
+                let label = entry.key().clone();
+                (label, entry.or_default().entry(version).or_default().clone())
+            }
         }
-        if known.len() >= self.limit {
-            return self.other.clone();
-        }
-        let label: Arc<str> = Arc::from(name);
-        known.insert(label.clone());
-        label
+    }
+
+    /// The statistics that are kept of a model, whether it is loaded or not, oldest version first.
+    pub fn kept(&self, name: &str) -> Vec<ModelStatistics> {
+        let known = self.known.lock();
+        let versions = known.get(name).into_iter().flatten();
+        versions.map(|(version, tally)| tally.read(name, *version, MemoryUsage::default())).collect()
     }
 }
 
@@ -47,7 +67,19 @@ mod tests {
     fn names_past_the_limit_share_a_value() {
         let labels = ModelLabels::new(2);
         let given: Vec<String> =
-            ["a", "b", "c", "a", "d", "b"].iter().map(|name| labels.label(name).to_string()).collect();
+            ["a", "b", "c", "a", "d", "b"].iter().map(|name| labels.kept_or_new(name, 1).0.to_string()).collect();
         assert_eq!(given, ["a", "b", "other", "a", "other", "b"]);
+    }
+
+    #[test]
+    fn statistics_are_kept_as_long_as_the_label() {
+        let labels = ModelLabels::new(1);
+        for name in ["a", "past the limit"] {
+            labels.kept_or_new(name, 2).1.executed(1, None);
+        }
+        labels.kept_or_new("a", 2).1.executed(1, None);
+        labels.kept_or_new("a", 1).1.executed(1, None);
+        let executions = |name| labels.kept(name).iter().map(|kept| kept.execution_count).collect::<Vec<_>>();
+        assert_eq!((executions("a"), executions("past the limit")), (vec![1, 2], vec![]));
     }
 }

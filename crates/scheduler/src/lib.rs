@@ -17,8 +17,10 @@ mod labels;
 mod metric;
 mod model;
 mod queue;
+mod response_cache;
 mod sequence;
 mod spans;
+mod tally;
 mod together;
 
 pub use config::SchedulerConfig;
@@ -28,3 +30,5 @@ pub use executor::Executor;
 pub use labels::ModelLabels;
 pub use metric::{ModelMetrics, describe_metrics};
 pub use model::ScheduledModel;
+pub use response_cache::{CacheMetrics, CachedModel, ResponseCache};
+pub use tally::Tally;

@@ -1,10 +1,15 @@
-//! Triton's statistics of one model (`nv_inference_*`), and the guard that gives every request exactly one outcome.
+//! Triton's statistics of one model, and the guard that gives every request exactly one outcome. What is counted here goes to
+//! the metrics (`nv_inference_*`) and to the model's [`Tally`], from which clients are told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use inference::{ComputeTiming, Error, ErrorKind, Origin, Result};
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use tokio::time::Instant;
+
+use crate::tally::Tally;
+use crate::together::Execution;
 
 /// Values of the label `reason`, in the order of [`Reason`].
 const REASONS: [&str; 4] = ["OTHER", "BACKEND", "CANCELED", "REJECTED"];
@@ -46,11 +51,18 @@ pub struct ModelMetrics {
     queue_seconds: Histogram,
     copies: Counter,
     apart: Counter,
+    tally: Arc<Tally>,
+    labels: [(&'static str, String); 2],
 }
 
 impl ModelMetrics {
-    /// Registers the series of a model; `label` comes from [`crate::ModelLabels`]. Every series exists, at 0, from here on.
+    /// Registers the series of a model under a label of its own. Every series exists, at 0, from here on.
     pub fn new(label: &str, version: u64) -> Self {
+        ModelMetrics::counting_into(Arc::default(), label, version)
+    }
+
+    /// As [`ModelMetrics::new`], with statistics that go on from where they were; see [`crate::ModelLabels::metrics`].
+    pub(crate) fn counting_into(tally: Arc<Tally>, label: &str, version: u64) -> Self {
         let (model, version) = (label.to_owned(), version.to_string());
         let count = |name: &'static str| {
             let counter = counter!(name, "model" => model.clone(), "version" => version.clone());
@@ -80,7 +92,21 @@ impl ModelMetrics {
             queue_seconds: histogram!("panoply_queue_duration_seconds"),
             copies: counter!("panoply_tensor_copies_total", "reason" => "batching"),
             apart: count("panoply_failed_batches_total"),
+            tally,
+            labels: [("model", model), ("version", version)],
         }
+    }
+
+    /// The model's statistics.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// A further series of the same model; it exists, at 0, from here on.
+    pub(crate) fn counter(&self, name: &'static str) -> Counter {
+        let counter = counter!(name, &self.labels);
+        counter.increment(0);
+        counter
     }
 
     pub(crate) fn pending(&self) -> Gauge {
@@ -102,10 +128,16 @@ impl ModelMetrics {
         self.copies.increment(tensors);
     }
 
-    /// An instance ran so many times for one batch; more than once where the batch failed and its requests ran alone.
-    pub(crate) fn executed(&self, times: u64) {
-        self.executions.increment(times);
-        if times > 1 {
+    /// A batch of so many rows was run; `timing` is absent where it failed.
+    pub(crate) fn executed(&self, rows: u64, timing: Option<&ComputeTiming>) {
+        self.executions.increment(1);
+        self.tally.executed(rows, timing);
+    }
+
+    /// What was run for one batch: once; more often where it failed and its requests ran alone.
+    pub(crate) fn ran(&self, executions: &[Execution]) {
+        executions.iter().for_each(|Execution { rows, timing }| self.executed(*rows, timing.as_ref()));
+        if executions.len() > 1 {
             self.apart.increment(1);
         }
     }
@@ -119,8 +151,9 @@ impl ModelMetrics {
         Outcome { metrics: self, arrived: at, open: true }
     }
 
-    fn fail(&self, reason: Reason) {
+    fn fail(&self, reason: Reason, took: Duration) {
         self.failures[reason as usize].increment(1);
+        self.tally.failed(took);
     }
 }
 
@@ -152,17 +185,18 @@ impl Outcome<'_> {
                 Ok(response)
             }
             Err(error) => {
-                self.metrics.fail(Reason::of(&error));
+                self.metrics.fail(Reason::of(&error), self.arrived.elapsed());
                 Err(error)
             }
         }
     }
 
     fn succeeded(&self, served: &Served) {
-        let metrics = self.metrics;
+        let (metrics, took) = (self.metrics, self.arrived.elapsed());
+        metrics.tally.computed(served.batch_size, served.queued, &served.compute, took);
         metrics.success.increment(1);
         metrics.inferences.increment(served.batch_size);
-        metrics.request_us.increment(micros(self.arrived.elapsed()));
+        metrics.request_us.increment(micros(took));
         metrics.queue_us.increment(micros(served.queued));
         metrics.input_us.increment(micros(served.compute.input));
         metrics.infer_us.increment(micros(served.compute.infer));
@@ -173,17 +207,18 @@ impl Outcome<'_> {
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
         if self.open {
-            self.metrics.fail(Reason::Canceled);
+            self.metrics.fail(Reason::Canceled, self.arrived.elapsed());
         }
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Describes this crate's metrics to the recorder, in the words of Triton's own scrape.
 pub fn describe_metrics() {
+    crate::response_cache::describe_metrics();
     let counters = [
         ("nv_inference_request_success", "Number of successful inference requests, all batch sizes"),
         ("nv_inference_request_failure", "Number of failed inference requests, all batch sizes"),

@@ -89,7 +89,7 @@ impl ScheduledModel {
         let deadline = self.config.deadline(spec, &request, arrived.into_std()).map(Instant::from_std);
         let (request, expected) = prepare(spec, request)?;
         let answer = match &self.line {
-            Line::Single(queue) => self.run_alone(queue, request, arrived, deadline).await,
+            Line::Single(queue) => self.run_alone(queue, request, &expected, arrived, deadline).await,
             Line::Batching(queue) => queue.run(request, expected.batch, arrived, deadline).await,
             Line::Sequences(queue) => queue.run(request, expected.batch, arrived, deadline).await,
         };
@@ -104,6 +104,7 @@ impl ScheduledModel {
         &self,
         queue: &Queue,
         request: InferRequest,
+        expected: &Expectation,
         arrived: Instant,
         deadline: Option<Instant>,
     ) -> Result<Answer> {
@@ -119,7 +120,8 @@ impl ScheduledModel {
                 execution.await?.map_err(|Overdue| overdue(&self.info.spec.name))?
             }
         };
-        self.metrics.executed(1);
+        let timing = result.as_ref().ok().map(|response| &response.timing);
+        self.metrics.executed(expected.batch_size(), timing);
         Ok(Answer { queued, result })
     }
 

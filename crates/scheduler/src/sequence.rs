@@ -311,7 +311,7 @@ impl SequenceQueue {
         let may_run_alone = self.tensors.hold_all();
         let ran = run_together(spec, lease, requests, &each_has_a_row, |_| may_run_alone);
         let Together { results, copies, executions } = ran;
-        self.metrics.executed(executions);
+        self.metrics.ran(&executions);
         self.metrics.joined(copies);
         results
     }

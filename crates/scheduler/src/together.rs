@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use inference::{Batch, Error, ErrorKind, InferRequest, InferResponse, ModelSpec, Result};
+use inference::{Batch, ComputeTiming, Error, ErrorKind, InferRequest, InferResponse, ModelSpec, Result};
 
 use crate::execution::run_one;
 use crate::instances::Lease;
@@ -15,8 +15,22 @@ pub(crate) struct Together {
     pub(crate) results: Vec<Result<InferResponse>>,
     /// How many tensors had to be joined, which copies them.
     pub(crate) copies: u64,
-    /// How often the instance ran: once, and once more for each request that had to run alone.
-    pub(crate) executions: u64,
+    /// What the instance ran: the batch, and then each request that had to run alone.
+    pub(crate) executions: Vec<Execution>,
+}
+
+/// One run of an instance.
+pub(crate) struct Execution {
+    pub(crate) rows: u64,
+    /// Absent where it failed.
+    pub(crate) timing: Option<ComputeTiming>,
+}
+
+impl Execution {
+    fn new(rows: u64, result: Option<&Result<InferResponse>>) -> Self {
+        let response = result.and_then(|result| result.as_ref().ok());
+        Execution { rows, timing: response.map(|response| response.timing) }
+    }
 }
 
 /// Runs requests of equal signatures, with so many `rows` each, as one request.
@@ -31,19 +45,30 @@ pub(crate) fn run_together(
     awaited: impl Fn(usize) -> bool,
 ) -> Together {
     let mut copies = 0;
+    let total = rows.iter().map(|rows| u64::from(*rows)).sum();
     if requests.len() == 1
         && let Some(request) = requests.pop()
     {
         let results = vec![run_single(spec, &mut instance, request)];
-        return Together { results, copies, executions: 1 };
+        let executions = vec![Execution::new(total, results.first())];
+        return Together { results, copies, executions };
     }
     match run_joint(spec, &mut instance, &requests, rows, &mut copies) {
-        Ok(results) => Together { results, copies, executions: 1 },
-        Err(error) if instance.is_alive() && may_be_the_fault_of_one(&error) => {
-            let (results, executions) = run_apart(spec, &mut instance, requests, &error, awaited);
-            Together { results, copies, executions: 1 + executions }
+        Ok(results) => {
+            let executions = vec![Execution::new(total, results.first())];
+            Together { results, copies, executions }
         }
-        Err(error) => Together { results: vec![Err(error); requests.len()], copies, executions: 1 },
+        Err(error) if instance.is_alive() && may_be_the_fault_of_one(&error) => {
+            let mut executions = vec![Execution::new(total, None)];
+            let results = run_apart(spec, &mut instance, requests, &error, awaited, |index, result| {
+                executions.push(Execution::new(u64::from(rows[index]), Some(result)));
+            });
+            Together { results, copies, executions }
+        }
+        Err(error) => {
+            let executions = vec![Execution::new(total, None)];
+            Together { results: vec![Err(error); requests.len()], copies, executions }
+        }
     }
 }
 
@@ -103,22 +128,22 @@ fn may_be_the_fault_of_one(error: &Error) -> bool {
     )
 }
 
-/// Runs each request alone. Those that nobody waits for, and those after a crash, get `error`. Returns how many ran, too.
+/// Runs each request alone, and tells `ran` about it. Those that nobody waits for, and those after a crash, get `error`.
 fn run_apart(
     spec: &ModelSpec,
     instance: &mut Lease,
     requests: Vec<InferRequest>,
     error: &Error,
     awaited: impl Fn(usize) -> bool,
-) -> (Vec<Result<InferResponse>>, u64) {
-    let mut executions = 0;
+    mut ran: impl FnMut(usize, &Result<InferResponse>),
+) -> Vec<Result<InferResponse>> {
     let run = |(index, request)| {
         if !instance.is_alive() || !awaited(index) {
             return Err(error.clone());
         }
-        executions += 1;
-        run_single(spec, instance, request)
+        let result = run_single(spec, instance, request);
+        ran(index, &result);
+        result
     };
-    let results = requests.into_iter().enumerate().map(run).collect();
-    (results, executions)
+    requests.into_iter().enumerate().map(run).collect()
 }

@@ -97,6 +97,13 @@ pub(crate) struct CacheArgs {
     /// Bytes of each GPU that loaded models may take [default: 80 % of what is free on it at start]
     #[arg(long, env = "PANOPLY_GPU_MEMORY", value_name = "SIZE")]
     pub(crate) gpu_memory: Option<ByteSize>,
+    /// Bytes of answers that the response cache may hold, for models with `response_cache { enable: true }`; Triton's older name
+    /// for `--cache-config local,size=BYTES` [default: no response cache]
+    #[arg(long, env = "PANOPLY_RESPONSE_CACHE_BYTE_SIZE", value_name = "SIZE")]
+    pub(crate) response_cache_byte_size: Option<ByteSize>,
+    /// The response cache, as Triton is told of it: `local,size=BYTES`
+    #[arg(long, env = "PANOPLY_CACHE_CONFIG", value_name = "CACHE,KEY=VALUE")]
+    pub(crate) cache_config: Option<String>,
     /// How long a load waits for models in use to make room before it is refused
     #[arg(long, env = "PANOPLY_ROOM_TIMEOUT", value_name = "TIME", default_value = "10s")]
     pub(crate) room_timeout: Duration,

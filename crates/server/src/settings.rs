@@ -1,5 +1,7 @@
 //! Arguments checked and typed: every problem is found, and reported, before a port is bound.
 
+mod response_cache;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -41,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) disk_cache_bytes: u64,
     pub(crate) model_memory_bytes: Option<u64>,
     pub(crate) gpu_memory_bytes: Option<u64>,
+    pub(crate) response_cache_bytes: Option<u64>,
     pub(crate) room_timeout: Duration,
     pub(crate) load_concurrency: NonZeroUsize,
     pub(crate) download_concurrency: NonZeroUsize,
@@ -89,10 +92,11 @@ impl Settings {
             store_check_interval: check.time("--store-check-interval", models.store_check_interval),
             ort_library: check.file("--ort-library", models.ort_library),
             require_gpu: models.require_gpu,
-            disk_cache: cache.disk_cache,
+            disk_cache: cache.disk_cache.clone(),
             disk_cache_bytes: check.positive("--disk-cache-size", cache.disk_cache_size.as_u64()),
             model_memory_bytes: cache.model_memory.map(|size| check.positive("--model-memory", size.as_u64())),
             gpu_memory_bytes: cache.gpu_memory.map(|size| size.as_u64()),
+            response_cache_bytes: check.option(response_cache::bytes(&cache)),
             room_timeout: check.time("--room-timeout", cache.room_timeout),
             load_concurrency: check.count("--load-concurrency", cache.load_concurrency),
             download_concurrency: check.count("--download-concurrency", cache.download_concurrency),
@@ -156,6 +160,13 @@ struct Check {
 impl Check {
     fn problem(&mut self, text: String) {
         self.problems.push(text);
+    }
+
+    fn option<T>(&mut self, checked: Result<Option<T>, String>) -> Option<T> {
+        checked.unwrap_or_else(|problem| {
+            self.problem(problem);
+            None
+        })
     }
 
     fn positive(&mut self, option: &str, number: u64) -> u64 {

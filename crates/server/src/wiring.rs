@@ -79,6 +79,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         );
     }
     ModelCacheConfig {
+        response_cache_bytes: settings.response_cache_bytes,
         budget,
         gpus: gpus.iter().map(|gpu| gpu.ordinal).collect(),
         store_check_interval: settings.store_check_interval,

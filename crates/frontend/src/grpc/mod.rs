@@ -16,6 +16,7 @@ mod infer;
 mod messages;
 mod service;
 mod shared_memory;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod timeout;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, describe, failure, infer, shared_memory, timeout, trace};
+use super::{decode, describe, failure, infer, shared_memory, statistics, timeout, trace};
 use crate::Shared;
 
 /// The service.
@@ -132,12 +132,14 @@ impl GrpcInferenceService for InferenceGrpc {
 
     async fn model_statistics(
         &self,
-        _: Request<ModelStatisticsRequest>,
+        request: Request<ModelStatisticsRequest>,
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
-        Err(missing(
-            "ModelStatistics",
-            "statistics of single models are not kept for clients yet; the metrics port has the server's counters",
-        ))
+        let ModelStatisticsRequest { name, version } = request.get_ref();
+        let key = key(request.metadata(), name, version)?;
+        match self.app.services.control.statistics(&key) {
+            Ok(of) => Ok(Response::new(statistics::statistics(of))),
+            Err(error) => Err(failure::refuse(&key, error)),
+        }
     }
 
     async fn repository_model_load(

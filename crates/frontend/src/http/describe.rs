@@ -5,13 +5,14 @@ use axum::response::Response;
 use inference::{DataType, Error, IndexEntry, ModelInfo, ModelKey, ModelState, Result, Shape};
 use serde::{Deserialize, Serialize};
 
-use super::path::ModelPath;
+use super::path::TargetedPath;
 use crate::body;
 use crate::status::Failure;
 use crate::{App, Shared, infer, reply};
 
 /// The extensions of KServe v2 that are there, by Triton's names for them.
-const EXTENSIONS: [&str; 4] = ["classification", "model_configuration", "binary_tensor_data", "parameters"];
+const EXTENSIONS: [&str; 5] =
+    ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"];
 /// Bytes that the body of an index request may have.
 const MAX_INDEX_REQUEST: u64 = 64 << 10;
 
@@ -71,7 +72,7 @@ pub(crate) fn extensions(app: &App) -> Vec<&'static str> {
 }
 
 /// `GET /v2/models/{name}[/versions/{version}]`.
-pub(super) async fn model(State(app): State<Shared>, path: ModelPath) -> Response {
+pub(super) async fn model(State(app): State<Shared>, path: TargetedPath) -> Response {
     match app.services.control.describe(&path.key, None).await.map(|found| found.model) {
         Ok(info) => reply::json(&metadata(&path.key, &info)),
         Err(error) => refuse(&path.key, error.into()),
@@ -96,7 +97,7 @@ fn metadata<'a>(key: &ModelKey, info: &'a ModelInfo) -> ModelMetadata<'a> {
 }
 
 /// `GET /v2/models/{name}[/versions/{version}]/config`.
-pub(super) async fn config(State(app): State<Shared>, path: ModelPath) -> Response {
+pub(super) async fn config(State(app): State<Shared>, path: TargetedPath) -> Response {
     match app.services.control.describe(&path.key, None).await.and_then(|found| config_json(&found.model)) {
         Ok(text) => reply::json_text(200, text),
         Err(error) => refuse(&path.key, error.into()),

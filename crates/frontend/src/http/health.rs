@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::path::ModelPath;
+use super::path::TargetedPath;
 use crate::{Shared, reply};
 
 /// `GET /v2/health/live`.
@@ -17,7 +17,7 @@ pub(super) async fn ready(State(app): State<Shared>) -> Response {
 }
 
 /// `GET /v2/models/{name}[/versions/{version}]/ready`.
-pub(super) async fn model_ready(State(app): State<Shared>, path: ModelPath) -> Response {
+pub(super) async fn model_ready(State(app): State<Shared>, path: TargetedPath) -> Response {
     if app.services.control.is_model_ready(&path.key) {
         return reply::empty(200);
     }

@@ -5,6 +5,7 @@ mod health;
 mod path;
 mod shared_memory;
 mod slashes;
+mod statistics;
 mod trace;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(crate) use self::describe::{extensions, shown_state};
 use self::path::ModelPath;
 pub(crate) use self::path::parse_version;
 use self::slashes::Names;
+pub(crate) use self::statistics::{nanoseconds, place};
 use crate::codec::Announce;
 use crate::infer::{self, Form, Invocation};
 use crate::status::{Failure, Status};
@@ -33,11 +35,12 @@ const MODELS: &str = "/v2/models/";
 const VERSION: &str = "/versions/{version}";
 
 /// What can be asked of a model, and of one of its versions: each with what stands behind the name.
-fn model_verbs() -> [(&'static str, MethodRouter<Shared>); 7] {
-    [
+fn model_verbs() -> Vec<(&'static str, MethodRouter<Shared>)> {
+    vec![
         ("", get(describe::model)),
         ("/ready", get(health::model_ready)),
         ("/config", get(describe::config)),
+        ("/stats", get(statistics::one)),
         ("/infer", post(infer)),
         ("/generate", post(generate)),
         ("/generate_stream", post(generate_stream)),
@@ -51,6 +54,7 @@ pub fn http_router(services: Services, config: FrontendConfig) -> Router {
         .route("/v2", get(describe::server))
         .route("/v2/health/live", get(health::live))
         .route("/v2/health/ready", get(health::ready))
+        .route("/v2/models/stats", get(statistics::all))
         .route("/v2/repository/index", post(describe::index));
     let mut models = Names { prefix: MODELS, tails: Vec::new() };
     for (verb, handlers) in model_verbs() {

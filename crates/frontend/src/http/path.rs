@@ -7,8 +7,7 @@ use axum::response::Response;
 use http::request::Parts;
 use inference::{Error, ModelKey, Result};
 
-use crate::reply;
-use crate::status;
+use crate::{infer, reply, status};
 
 /// `/v2/models/{name}[/versions/{version}]`; an escaped `/` in the name is part of it. Those that are not escaped were by
 /// [`super::slashes`].
@@ -24,9 +23,29 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
         let key = segments
             .map_err(|_| Error::invalid_argument("the model's name in the path is not UTF-8 once its escapes are read"))
             .and_then(|Path(segments)| key(&segments));
-        key.map(|key| ModelPath { key })
-            .map_err(|error| reply::error(status::of_error(&error, false).http, error.message()))
+        key.map(|key| ModelPath { key }).map_err(|error| refuse(&error))
     }
+}
+
+/// As [`ModelPath`], within the archive that the head names, if it names one.
+pub(super) struct TargetedPath {
+    pub(super) key: ModelKey,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for TargetedPath {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let ModelPath { key } = ModelPath::from_request_parts(parts, state).await?;
+        match infer::target(&parts.headers) {
+            Ok(target) => Ok(TargetedPath { key: ModelKey { target, ..key } }),
+            Err(error) => Err(refuse(&error)),
+        }
+    }
+}
+
+fn refuse(error: &Error) -> Response {
+    reply::error(status::of_error(error, false).http, error.message())
 }
 
 fn key(segments: &HashMap<String, String>) -> Result<ModelKey> {

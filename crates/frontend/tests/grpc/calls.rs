@@ -9,7 +9,7 @@ use protocol::grpc_service::infer_parameter::ParameterChoice;
 use protocol::grpc_service::model_infer_request::InferRequestedOutputTensor;
 use protocol::grpc_service::{
     InferParameter, ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest,
-    ModelStatisticsRequest, RepositoryIndexRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+    RepositoryIndexRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
     SystemSharedMemoryStatusRequest,
 };
 use tonic::codec::CompressionEncoding;
@@ -213,9 +213,6 @@ async fn what_the_server_and_its_models_are() {
 #[tokio::test]
 async fn what_is_missing_says_so() {
     let mut server = start().await;
-    let status = server.client.model_statistics(ModelStatisticsRequest::default()).await.expect_err("missing");
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().starts_with("ModelStatistics: "), "{status:?}");
     let about = SystemSharedMemoryStatusRequest::default();
     let status = server.client.system_shared_memory_status(about).await.expect_err("missing");
     assert_eq!((status.code(), status.message().contains("shared memory")), (Code::Unimplemented, true));

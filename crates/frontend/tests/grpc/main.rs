@@ -5,6 +5,7 @@ mod ends;
 #[path = "../http/fake.rs"]
 mod fake;
 mod framing;
+mod statistics;
 mod streams;
 
 use std::net::SocketAddr;

@@ -1,6 +1,9 @@
 //! Models that answer by name, behind the real routers on real sockets.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+#[path = "figures.rs"]
+mod figures;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +16,7 @@ use futures::StreamExt;
 use inference::{
     BoxFuture, BoxStream, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
     InferResponse, InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState,
-    NamedTensor, OutputSpec, Parameter, RegisteredModel, Result, Shape, Tensor,
+    ModelStatistics, NamedTensor, OutputSpec, Parameter, RegisteredModel, Result, Shape, Tensor,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -195,6 +198,14 @@ impl ModelControl for Fake {
                 _ => Err(Self::failure(&key)),
             }
         })
+    }
+
+    fn statistics(&self, key: &ModelKey) -> Result<Vec<ModelStatistics>> {
+        match (key.to_string().as_str(), &key.target) {
+            ("" | "identity", None) => Ok(vec![figures::of("identity")]),
+            ("inner", Some(target)) => Ok(vec![figures::of(target.as_str())]),
+            _ => Err(Self::failure(key)),
+        }
     }
 
     fn index(&self) -> Vec<IndexEntry> {

@@ -7,4 +7,5 @@ mod fake;
 mod generate;
 mod sagemaker;
 mod serving;
+mod statistics;
 mod v2;

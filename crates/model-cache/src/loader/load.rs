@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use inference::{Backend, Error, InferenceService, MemoryUsage, ModelInfo, ModelName, Placement, Result, TensorName};
 use repository::RepositoryModel;
-use scheduler::{Ensemble, EnsemblePlan, ModelMetrics, ScheduledModel};
+use scheduler::{CachedModel, Ensemble, EnsemblePlan, ModelMetrics, ScheduledModel};
 
 use super::prepare::{Prepared, PreparedKind, PreparedModel, artifact};
 use super::{Loader, metric_name};
@@ -48,17 +48,25 @@ impl Loader {
         let mut versions = BTreeMap::new();
         for version in &model.versions {
             let info = info(&model, *version, labels.clone());
-            let metrics = ModelMetrics::new(&self.labels.label(label), *version);
+            let metrics = self.labels.metrics(label, *version);
+            let of_cache = self.response_cache.as_ref().filter(|_| model.spec.response_cache);
+            let of_cache = of_cache.map(|cache| (cache.clone(), metrics.of_cache()));
+            let (tally, mut memory) = (metrics.tally().clone(), MemoryUsage::default());
             let service = match &kind {
                 PreparedKind::Backend { backend, placement } => {
-                    self.start_backend(&**backend, &model, info.clone(), placement, metrics, &mut loaded.usage)?
+                    self.start_backend(&**backend, &model, info.clone(), placement, metrics, &mut memory)?
                 }
                 PreparedKind::Ensemble(plan) => {
                     let steps = steps(plan, &loaded.models)?;
                     Ensemble::new(info.clone(), EnsemblePlan::clone(plan), steps, self.scheduler, metrics)
                 }
             };
-            versions.insert(*version, ServedModel { info, service });
+            let service = match of_cache {
+                Some((cache, metrics)) => CachedModel::new(info.clone(), service, cache, metrics),
+                None => service,
+            };
+            loaded.usage.add_all(&memory);
+            versions.insert(*version, ServedModel { info, service, tally, memory });
         }
         Ok(versions)
     }
@@ -70,10 +78,10 @@ impl Loader {
         info: Arc<ModelInfo>,
         placement: &Placement,
         metrics: ModelMetrics,
-        usage: &mut MemoryUsage,
+        memory: &mut MemoryUsage,
     ) -> Result<Arc<dyn InferenceService>> {
         let loaded = backend.load(&artifact(model, info.version), placement)?;
-        usage.add_all(&loaded.memory);
+        *memory = loaded.memory.clone();
         Ok(ScheduledModel::new(info, loaded, self.executor.clone(), self.scheduler, metrics))
     }
 }

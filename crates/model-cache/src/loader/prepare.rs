@@ -121,6 +121,9 @@ fn estimate(backend: &dyn Backend, model: &RepositoryModel, version: u64, placem
 }
 
 fn plan_ensemble(model: &RepositoryModel, all: &Completed) -> Result<EnsemblePlan> {
+    if model.spec.response_cache {
+        check_cacheable(model, all)?;
+    }
     let member = |name: &str, version: Option<u64>| -> Option<&ModelSpec> {
         let member = all.get(name)?;
         version.is_none_or(|version| member.versions.contains(&version)).then_some(&member.spec)
@@ -133,6 +136,27 @@ fn plan_ensemble(model: &RepositoryModel, all: &Completed) -> Result<EnsemblePla
         let error = problems.into_result().expect_err("invariant: a plan fails with a problem");
         error.context(format!("ensemble '{}'", model.spec.name)).with_model(&*model.spec.name)
     })
+}
+
+/// Answers of an ensemble cannot be cached where one of its models, at any depth, answers equal requests differently.
+fn check_cacheable(model: &RepositoryModel, all: &Completed) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    let mut unseen: Vec<&ModelName> = members(&model.spec).collect();
+    while let Some(name) = unseen.pop() {
+        let Some(member) = all.get(name).filter(|_| seen.insert(name)) else { continue };
+        if member.spec.sequence_batching.is_some() {
+            let name = &model.spec.name;
+            return Err(Error::invalid_argument(format!(
+                "{}: Response Cache does not currently support model {name} with 'sequence batching' scheduler (of its composing \
+                 model '{}'). Please disable the response cache.",
+                model.locate("response_cache"),
+                member.spec.name
+            ))
+            .with_model(&**name));
+        }
+        unseen.extend(members(&member.spec));
+    }
+    Ok(())
 }
 
 /// Orders models so that an ensemble comes after everything that it is composed of.

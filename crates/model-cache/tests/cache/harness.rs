@@ -168,6 +168,7 @@ pub(crate) fn model_config(parameters: &[(&str, &str)]) -> String {
 fn config(budget: u64) -> ModelCacheConfig {
     let two = NonZeroUsize::new(2).expect("not zero");
     ModelCacheConfig {
+        response_cache_bytes: None,
         budget: MemoryUsage::on(Device::Host, budget),
         gpus: Vec::new(),
         store_check_interval: Duration::from_secs(60),

@@ -1,6 +1,7 @@
 //! Turns a parsed configuration into a [`ModelSpec`]. Pure: everything wrong is returned as a list of findings.
 
 mod batching;
+mod caching;
 mod instances;
 mod parameters;
 mod ragged;
@@ -97,6 +98,7 @@ pub(super) fn of_config(
             _ => None,
         },
         ragged: ragged::ragged(config, &mut findings),
+        response_cache: caching::response_cache(name, config, &mut findings),
         ..ModelSpec::new(name, platform.backend.as_str())
     };
     check_ensemble(&spec, &mut findings);

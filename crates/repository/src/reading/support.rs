@@ -49,7 +49,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("model_operations", Refused("the model's own operators would be missing")),
             ("model_transaction_policy", Used),
             ("model_repository_agents", Refused("the agents would not check or change the model's files")),
-            ("response_cache", PassedOver("a cached answer equals a computed one")),
+            ("response_cache", Used),
             ("model_metrics", PassedOver("it shapes metrics")),
         ],
     ),
@@ -138,6 +138,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("max_queue_size", Used),
         ],
     ),
+    ("ModelResponseCache", &[("enable", Used)]),
     ("ModelParameter", &[("string_value", Used)]),
     ("ModelTransactionPolicy", &[("decoupled", Refused("each request would get exactly one response"))]),
 ];

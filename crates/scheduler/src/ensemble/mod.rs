@@ -66,7 +66,7 @@ impl Ensemble {
         let queued = arrived.elapsed();
         self.metrics.waited(queued);
         let mut response = self.run(request, deadline).await?;
-        self.metrics.executed(1);
+        self.metrics.executed(expected.batch_size(), Some(&response.timing));
         response.outputs = conform(spec, &expected, response.outputs)?;
         response.model = Some(self.info.clone());
         let served = Served { batch_size: expected.batch_size(), queued, compute: response.timing };

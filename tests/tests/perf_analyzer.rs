@@ -1,0 +1,67 @@
+//! NVIDIA's `perf_analyzer`, unmodified: over HTTP and gRPC, for a single model and for an ensemble, and with a stream.
+
+use std::process::Stdio;
+
+use e2e::{FolderStore, PATIENCE, Server, Store, batching_archive, pipeline_archive};
+use tokio::process::Command;
+
+async fn serve() -> (FolderStore, Server) {
+    let store = FolderStore::new();
+    store.put("single.tar.gz", &batching_archive("single"));
+    store.put("pipeline.tar.gz", &pipeline_archive());
+    let server = store.launch().start().await;
+    (store, server)
+}
+
+/// Runs it and returns its report. It asks for the server's own statistics too, and fails without.
+async fn measure(model: &str, address: &str, options: &[&str]) -> String {
+    let folder = test_util::artifacts().join("perf_analyzer");
+    let mut command = Command::new(folder.join("perf_analyzer"));
+    command.env("LD_LIBRARY_PATH", &folder).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(["-m", model, "-u", address, "--shape", "X:2", "--request-count", "60"]).args(options);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends");
+    let output = output.expect("`cargo xtask setup --tests` has fetched it");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{model} {options:?}: {text}");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_model_over_http_and_grpc() {
+    let (_store, server) = serve().await;
+    let runs: [(String, &[&str]); 3] = [
+        (server.address(), &["-i", "HTTP", "-b", "4"]),
+        (server.grpc_address(), &["-i", "gRPC", "-b", "4"]),
+        (server.grpc_address(), &["-i", "gRPC", "-b", "4", "--streaming", "--async"]),
+    ];
+    for (address, options) in runs {
+        let report = measure("single.tar.gz", &address, options).await;
+        crate::assert_has(
+            &report,
+            &["Inference count: ", "Execution count: ", "Successful request count: ", "throughput: "],
+        );
+    }
+    let metrics = server.metrics().await;
+    assert!(metrics.sum("nv_inference_count", &[("model", "single.tar.gz")]) >= 3.0 * 60.0 * 4.0);
+    assert_eq!(metrics.sum("nv_inference_request_failure", &[("model", "single.tar.gz")]), 0.0);
+    server.stop().await;
+}
+
+/// It takes the composing models' names from the ensemble's configuration, and wants configuration and statistics of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ensemble_and_its_composing_models() {
+    let (_store, server) = serve().await;
+    let header = "x-amzn-sagemaker-target-model:pipeline.tar.gz";
+    let parts = ["Composing models: ", "first, version:", "second, version:"];
+    // It looks the steps up under the name in the configuration, and so breaks its report down only where that is the name
+    // that it was given.
+    let runs: [(&str, String, &[&str], &[&str]); 3] = [
+        ("pipeline.tar.gz", server.grpc_address(), &["-i", "gRPC"], &["throughput: "]),
+        ("pipeline", server.address(), &["-i", "HTTP", "-H", header], &parts),
+        ("pipeline", server.grpc_address(), &["-i", "gRPC", "-H", header], &parts),
+    ];
+    for (model, address, options, expected) in runs {
+        crate::assert_has(&measure(model, &address, options).await, expected);
+    }
+    server.stop().await;
+}
