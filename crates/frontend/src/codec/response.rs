@@ -8,7 +8,6 @@ use inference::{Error, InferResponse, NamedTensor, Parameter, Parameters, Result
 use super::classification::classify;
 use super::numbers_out;
 use super::request::OutputChoice;
-use crate::shared_memory::{self, Place};
 
 /// What an answer is made from, beside the response itself.
 pub(crate) struct Answer<'a> {
@@ -70,8 +69,11 @@ pub(crate) fn encode(response: &InferResponse, answer: &Answer<'_>) -> Result<En
             json.text.push(b',');
         }
         let choice = answer.choice(output);
-        if let Some(place) = choice.and_then(|choice| choice.place.as_ref()) {
-            write_place(&mut json, output, place);
+        if choice.is_some_and(|choice| choice.place.is_some()) {
+            write_tensor_head(&mut json, &output.name, &output.tensor);
+            // Without parameters, as Triton: its C++ client takes any for the announcement of binary data.
+            json.text.pop();
+            json.text.push(b'}');
             json.check_size(size)?;
             continue;
         }
@@ -113,17 +115,6 @@ fn head(json: &mut Json, response: &InferResponse, answer: &Answer<'_>) {
     if !response.parameters.is_empty() {
         json.parameters(&response.parameters);
     }
-}
-
-/// An output that was written into shared memory.
-fn write_place(json: &mut Json, output: &NamedTensor, place: &Place) {
-    write_tensor_head(json, &output.name, &output.tensor);
-    json.raw("\"parameters\":{");
-    json.member(shared_memory::REGION, &place.region);
-    if place.offset != 0 {
-        json.raw(&format!("\"{}\":{},", shared_memory::OFFSET, place.offset));
-    }
-    json.raw(&format!("\"{}\":{}}}}}", shared_memory::BYTE_SIZE, output.tensor.data().len()));
 }
 
 fn write_tensor_head(json: &mut Json, name: &str, tensor: &Tensor) {

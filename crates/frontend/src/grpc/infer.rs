@@ -15,7 +15,7 @@ use super::{decode, encode, failure, gate, timeout};
 use crate::admission::BodyShare;
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface, count_copy};
-use crate::trace::{RequestSpan, headers_of_caller};
+use crate::trace::{RequestSpan, Tracing};
 use crate::{App, Shared, body, infer, shared_memory};
 
 /// How many requests of one stream are worked on at once. Further ones stay on the wire.
@@ -34,9 +34,9 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn read(headers: &HeaderMap, began: Instant) -> Result<Head> {
+    pub(super) fn read(headers: &HeaderMap, began: Instant, tracing: &Tracing) -> Result<Head> {
         let deadline = timeout::of_call(headers)?.and_then(|timeout| began.checked_add(timeout));
-        Ok(Head { target: infer::target(headers)?, deadline, caller: headers_of_caller(headers) })
+        Ok(Head { target: infer::target(headers)?, deadline, caller: tracing.headers_of_caller(headers) })
     }
 
     /// The model that a message of the call is about.
@@ -58,7 +58,7 @@ pub(super) fn stream(
     closing: CancellationToken,
 ) -> Result<BoxStream<'static, Result<ModelStreamInferResponse, Status>>, Status> {
     let (metadata, _, requests) = request.into_parts();
-    let head = Head::read(metadata.as_ref(), Instant::now());
+    let head = Head::read(metadata.as_ref(), Instant::now(), &app.services.tracing);
     let head = Arc::new(head.map_err(|error| failure::refuse(&ModelKey::default(), error))?);
     let errors_as_status = metadata.get(ERRORS_AS_STATUS).is_some_and(|value| value == "true");
     let answers = requests.take_until(closing.clone().cancelled_owned()).map(move |message| {

@@ -64,7 +64,7 @@ async fn answer(
     in_flight: &InFlight,
     key: &mut ModelKey,
 ) -> Result<Response, Failure> {
-    let head = Head::read(headers, in_flight.began())?;
+    let head = Head::read(headers, in_flight.began(), &app.services.tracing)?;
     let packed = encoding::of_request(headers)?;
     let compression = app.config.grpc_compression;
     let packing = encoding::of_answer(headers, packed, compression);

@@ -74,11 +74,6 @@ impl Scope {
     }
 }
 
-/// What of a call's headers is needed later to know what the caller traces.
-pub(crate) fn headers_of_caller(headers: &HeaderMap) -> HeaderMap {
-    context::headers(headers)
-}
-
 /// Drops every span.
 struct Nowhere;
 
@@ -104,6 +99,15 @@ impl Tracing {
         let is_on = AtomicBool::new(!at_start.level.is_off());
         let scopes = RwLock::new(Scopes { all, models: BTreeMap::new() });
         Tracing(Arc::new(Inner { recorder, is_on, at_start, details, scopes }))
+    }
+
+    /// What of a call's headers is needed later to know what the caller traces.
+    pub(crate) fn headers_of_caller(&self, headers: &HeaderMap) -> HeaderMap {
+        if self.is_on() { context::headers(headers) } else { HeaderMap::new() }
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.is_on.load(Ordering::Relaxed)
     }
 
     /// The settings in force for all models, or for one.
@@ -190,10 +194,10 @@ mod tests {
         let tracing = Tracing::default();
         let sampled = |model: &str| tracing.sample(model, &HeaderMap::new()).is_some();
         let rate = |model: &str| tracing.settings(model)["trace_rate"].clone();
-        assert!(!tracing.0.is_on.load(Ordering::Relaxed) && !sampled("m"));
+        assert!(!tracing.is_on() && !sampled("m"));
         let times: (&str, &[&str]) = ("trace_level", &["TIMESTAMPS"]);
         tracing.update("m", &edit(&[times, ("trace_rate", &["1"]), ("trace_count", &["2"])])).expect("room");
-        assert!(tracing.0.is_on.load(Ordering::Relaxed));
+        assert!(tracing.is_on());
         assert_eq!([sampled("m"), sampled("m"), sampled("m"), sampled("other")], [true, true, false, false]);
         tracing.update("", &edit(&[times, ("trace_rate", &["2"])])).expect("room");
         assert_eq!((rate("m"), rate("other")), (Value::One("1".to_owned()), Value::One("2".to_owned())));
@@ -202,7 +206,7 @@ mod tests {
         tracing.update("m", &edit(&cleared)).expect("room");
         assert_eq!(rate("m"), Value::One("2".to_owned()));
         tracing.update("", &edit(&cleared)).expect("room");
-        assert!(!tracing.0.is_on.load(Ordering::Relaxed));
+        assert!(!tracing.is_on());
     }
 
     #[test]

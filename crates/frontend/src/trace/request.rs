@@ -1,6 +1,5 @@
 //! The spans of a request at the front end: the whole of it, getting in, and getting out.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -20,6 +19,8 @@ pub(crate) struct RequestSpan {
     arrived: Instant,
     /// Open while the answer is written.
     writing: Option<Span>,
+    /// Whether it is known what the request ended in; otherwise its client went away.
+    ended: bool,
 }
 
 impl Tracing {
@@ -31,15 +32,16 @@ impl Tracing {
         surface: Surface,
         arrived: Instant,
     ) -> Option<RequestSpan> {
-        if !self.0.is_on.load(Ordering::Relaxed) {
+        if !self.is_on() {
             return None;
         }
-        let model = key.to_string();
+        // As clients name it in trace settings: the archive, wherever there is one.
+        let model = key.target.as_ref().map_or_else(|| key.to_string(), |target| target.to_string());
         let (context, level) = self.sample(&model, headers)?;
         let mut span = Trace::begin_request(self.0.recorder.clone(), context, NAME, arrived);
         span.set("triton.model_name", Parameter::String(model));
         span.set("panoply.surface", Parameter::String(surface.label().to_owned()));
-        Some(RequestSpan { span, tensors: level.tensors, arrived, writing: None })
+        Some(RequestSpan { span, tensors: level.tensors, arrived, writing: None, ended: false })
     }
 }
 
@@ -71,10 +73,22 @@ impl RequestSpan {
     /// The request has ended.
     pub(crate) fn end(mut self, failure: Option<&Failure>) {
         drop(self.writing.take());
-        let outcome = failure.map_or(SUCCESS, |failure| failure.status(false).label);
-        self.span.set("panoply.outcome", Parameter::String(outcome.to_owned()));
+        self.ended = true;
+        self.tell(failure.map_or(SUCCESS, |failure| failure.status(false).label));
         if let Some(failure) = failure {
             self.span.fail_with(failure.message());
+        }
+    }
+
+    fn tell(&mut self, outcome: &str) {
+        self.span.set("panoply.outcome", Parameter::String(outcome.to_owned()));
+    }
+}
+
+impl Drop for RequestSpan {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.tell("cancelled");
         }
     }
 }
