@@ -96,6 +96,30 @@ fn raw_grpc(model: &str, (input, datatype): (&str, &str), shape: Vec<i64>, data:
     grpc::framed(&message.encode_to_vec())
 }
 
+/// So many rows of so many tokens for MiniLM's encoder, with binary tensors both ways.
+pub fn tokens_http(path: &str, rows: usize, tokens: usize) -> Vec<u8> {
+    let ids = (0..rows * tokens).map(|index| 1000 + (index % 20_000) as i64);
+    let (ones, zeros) = ((0..rows * tokens).map(|_| 1i64), (0..rows * tokens).map(|_| 0i64));
+    let data: Vec<u8> = ids.chain(ones).chain(zeros).flat_map(i64::to_le_bytes).collect();
+    let input = |name: &str| {
+        json!({ "name": name, "shape": [rows, tokens], "datatype": "INT64",
+                "parameters": { "binary_data_size": rows * tokens * size_of::<i64>() } })
+    };
+    let inputs = ["input_ids", "attention_mask", "token_type_ids"].map(input);
+    let head = json!({ "inputs": inputs, "parameters": { "binary_data_output": true } });
+    binary(path, &head.to_string(), &data)
+}
+
+/// So many texts of so many words, each of which is one token, for an archive of the ensemble; answered in binary.
+pub fn words_http(path: &str, rows: usize, words: usize) -> Vec<u8> {
+    let texts = vec![vec!["food"; words].join(" "); rows];
+    let body = json!({
+        "inputs": [{ "name": "TEXT", "datatype": "BYTES", "shape": [rows, 1], "data": texts }],
+        "parameters": { "binary_data_output": true },
+    });
+    post(path, &[("content-type", "application/json")], body.to_string().as_bytes())
+}
+
 /// The photo of the demo's request, for its archive of MobileNet.
 ///
 /// # Errors

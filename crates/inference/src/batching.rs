@@ -33,6 +33,8 @@ pub struct DynamicBatching {
     pub preferred_batch_sizes: Vec<u32>,
     /// How long a request may wait for others while an instance is free.
     pub max_queue_delay: Duration,
+    /// Whether the wait within that delay is learned from arrivals and costs; `None` for the server's default.
+    pub adaptive: Option<bool>,
     /// Responses leave in the order in which the requests came.
     pub preserve_ordering: bool,
     /// Levels are 1 (served first) to this number; 0 where all requests are equal.

@@ -1,8 +1,11 @@
 //! Decides which of the requests that wait form the next batch, and when. Pure: `now` is an argument, and what a request
 //! holds is the caller's.
 
+#[cfg(test)]
+mod adaptive_tests;
 mod groups;
 pub(crate) mod order;
+pub(crate) mod pace;
 pub(crate) mod ragged;
 pub(crate) mod rows;
 pub(crate) mod signature;
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 use inference::ModelSpec;
 
 use groups::Groups;
+use pace::Pace;
 use signature::Signature;
 use terms::Terms;
 
@@ -28,18 +32,21 @@ pub(crate) struct Rules {
     pub(crate) preferred: Vec<u32>,
     /// How long a request may wait for others while an instance is free.
     pub(crate) delay: Duration,
+    /// Whether the wait within this delay is learned.
+    pub(crate) adaptive: bool,
     /// Requests leave in the order in which they came, so that none overtakes another that fits no batch with it.
     pub(crate) in_order: bool,
 }
 
 impl Rules {
-    /// The rules of a model; `None` where it does not ask for batching.
-    pub(crate) fn of(spec: &ModelSpec) -> Option<Rules> {
+    /// The rules of a model; `None` where it does not ask for batching. `adaptive` is for models that do not say.
+    pub(crate) fn of(spec: &ModelSpec, adaptive: bool) -> Option<Rules> {
         let batching = spec.dynamic_batching.as_ref()?;
         let max_rows = spec.max_batch_size.max(1);
         let preferred = batching.preferred_batch_sizes.iter().copied().filter(|size| *size <= max_rows).collect();
         let (delay, in_order) = (batching.max_queue_delay, batching.preserve_ordering);
-        Some(Rules { max_rows, preferred, delay, in_order })
+        let adaptive = batching.adaptive.unwrap_or(adaptive);
+        Some(Rules { max_rows, preferred, delay, adaptive, in_order })
     }
 
     /// Rows at which a batch stops growing.
@@ -115,11 +122,14 @@ pub(crate) struct Batcher<T> {
     waiting: BTreeMap<Place, Candidate<T>>,
     sizes: BTreeMap<u64, usize>,
     pushed: u64,
+    /// What has been learned; `None` where the delay is fixed.
+    pace: Option<Pace>,
 }
 
 impl<T> Batcher<T> {
     pub(crate) fn new(rules: Rules) -> Self {
-        Batcher { rules, waiting: BTreeMap::new(), sizes: BTreeMap::new(), pushed: 0 }
+        let pace = rules.adaptive.then(Pace::default);
+        Batcher { rules, waiting: BTreeMap::new(), sizes: BTreeMap::new(), pushed: 0, pace }
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -146,6 +156,9 @@ impl<T> Batcher<T> {
             return Err(Full::Queue(bound));
         }
         *size += 1;
+        if let Some(pace) = &mut self.pace {
+            pace.arrived(&candidate.signature, candidate.rows, candidate.arrived);
+        }
         let sequence = self.pushed;
         self.pushed += 1;
         self.waiting.insert(Place { level, delayed: false, sequence }, candidate);
@@ -159,6 +172,11 @@ impl<T> Batcher<T> {
         self.take(place(false)).or_else(|| self.take(place(true)))
     }
 
+    /// What learns from how long batches take; `None` where the delay is fixed.
+    pub(crate) fn pace(&mut self) -> Option<&mut Pace> {
+        self.pace.as_mut()
+    }
+
     /// Takes every request out of the queue.
     pub(crate) fn drain(&mut self) -> Vec<T> {
         self.sizes.clear();
@@ -168,11 +186,11 @@ impl<T> Batcher<T> {
     /// What to do at `now`, when an instance is free.
     ///
     /// A batch starts when it cannot or need not grow, when it has a preferred size (the largest of those that it went
-    /// through), or when one of its requests has waited for the delay. Every group of equal signatures is looked at, in
+    /// through), or when one of its requests has waited for the delay (or, learned, when waiting pays no longer). Every group of equal signatures is looked at, in
     /// the order of service; only where order is promised, the first one alone.
     pub(crate) fn next(&mut self, now: Instant) -> Decision<T> {
         let expired = self.expire(now);
-        let mut groups = Groups::new(&self.rules);
+        let mut groups = Groups::new(&self.rules, self.pace.as_ref());
         for (place, candidate) in &self.waiting {
             if !groups.add(*place, candidate) {
                 break;

@@ -12,6 +12,8 @@ pub struct SchedulerConfig {
     pub max_queue_size: usize,
     /// How long a request may wait, counted from its arrival; `infer_timeout` of the model's parameters overrides it.
     pub infer_timeout: Duration,
+    /// Whether models with dynamic batching learn how long to wait for others, where they do not say.
+    pub adaptive_batching: bool,
 }
 
 impl SchedulerConfig {
@@ -32,7 +34,8 @@ mod tests {
 
     #[test]
     fn the_first_of_deadline_and_timeout_counts() {
-        let config = SchedulerConfig { max_queue_size: 1, infer_timeout: Duration::from_secs(10) };
+        let config =
+            SchedulerConfig { max_queue_size: 1, infer_timeout: Duration::from_secs(10), adaptive_batching: false };
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut spec = ModelSpec::new("m", "identity");

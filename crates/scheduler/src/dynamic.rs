@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::batcher::signature::Signature;
 use crate::batcher::terms::Terms;
 use crate::batcher::{Batcher, Candidate, Full, Next, Rules};
+use crate::config::SchedulerConfig;
 use crate::executor::{Executor, run_blocking};
 use crate::instances::InstancePool;
 use crate::metric::ModelMetrics;
@@ -40,6 +41,7 @@ pub(crate) struct DynamicQueue {
     pub(crate) instances: Arc<InstancePool>,
     executor: Executor,
     max_size: usize,
+    adaptive: bool,
     metrics: Arc<ModelMetrics>,
     state: Mutex<State>,
     /// Wakes a driver that waits for the delay: the queue has changed.
@@ -83,14 +85,15 @@ impl DynamicQueue {
         spec: Arc<ModelSpec>,
         instances: Arc<InstancePool>,
         executor: Executor,
-        max_size: usize,
+        config: &SchedulerConfig,
         metrics: Arc<ModelMetrics>,
     ) -> Option<Arc<Self>> {
-        let rules = Rules::of(&spec)?;
+        let rules = Rules::of(&spec, config.adaptive_batching)?;
+        let (max_size, adaptive) = (config.max_queue_size, rules.adaptive);
         let replies = Replies::new(rules.in_order);
         let state = Mutex::new(State { batcher: Batcher::new(rules), driving: false, batches: 0 });
         let changed = Notify::new();
-        Some(Arc::new(DynamicQueue { spec, instances, executor, max_size, metrics, state, changed, replies }))
+        Some(Arc::new(DynamicQueue { spec, instances, executor, max_size, adaptive, metrics, state, changed, replies }))
     }
 
     /// Lets a checked request with so many rows (`None`: it can share no batch) wait and run, until `deadline`.
@@ -232,6 +235,7 @@ impl DynamicQueue {
             let awaited = |index: usize| in_time(index) && !replies[index].0.is_closed();
             let ran = run_together(&queue.spec, instance, requests, &rows, awaited);
             let Together { results, copies, executions } = ran;
+            queue.learn(&rows, executions.len(), began);
             queue.metrics.ran(&executions);
             queue.metrics.joined(copies);
             let replies = replies.into_iter().zip(results);
@@ -241,6 +245,17 @@ impl DynamicQueue {
         // Whoever waits for a batch that is overdue, or was not begun, learns it from its own clock or its channel.
         let _ = run_blocking(permit, deadline, work).await;
         self.replies.skip(number);
+    }
+
+    /// What a batch that ran at the first go has cost.
+    fn learn(&self, rows: &[u32], executions: usize, began: Instant) {
+        if self.adaptive && executions == 1 {
+            let took = began.elapsed();
+            let mut state = self.state.lock();
+            if let Some(pace) = state.batcher.pace() {
+                pace.ran(rows.iter().sum(), took, Instant::now().into_std());
+            }
+        }
     }
 
     fn refuse_all(&self, error: &Error) {

@@ -46,13 +46,13 @@ impl Line {
         spec: &Arc<ModelSpec>,
         instances: Vec<Box<dyn ModelInstance>>,
         executor: Executor,
-        max_size: usize,
+        config: &SchedulerConfig,
         metrics: &Arc<ModelMetrics>,
     ) -> Line {
         let instances = InstancePool::new(spec.name.clone(), instances);
-        let batching = DynamicQueue::new(spec.clone(), instances.clone(), executor.clone(), max_size, metrics.clone());
-        let single =
-            || Queue { instances, executor, max_size, waiting: AtomicUsize::new(0), pending: metrics.pending() };
+        let batching = DynamicQueue::new(spec.clone(), instances.clone(), executor.clone(), config, metrics.clone());
+        let (max_size, waiting) = (config.max_queue_size, AtomicUsize::new(0));
+        let single = || Queue { instances, executor, max_size, waiting, pending: metrics.pending() };
         batching.map_or_else(|| Line::Single(single()), Line::Batching)
     }
 }
@@ -69,7 +69,7 @@ impl ScheduledModel {
         let (metrics, max_size) = (Arc::new(metrics), config.max_queue_size);
         let line = match SequenceQueue::new(&info.spec, &mut loaded, &executor, max_size, &metrics) {
             Some(queue) => Line::Sequences(queue),
-            None => Line::without_sequences(&info.spec, loaded.instances, executor, max_size, &metrics),
+            None => Line::without_sequences(&info.spec, loaded.instances, executor, &config, &metrics),
         };
         Arc::new(ScheduledModel { info, memory: loaded.memory, line, config, metrics })
     }

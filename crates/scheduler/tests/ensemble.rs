@@ -14,7 +14,8 @@ use proptest::prelude::*;
 use scheduler::{Ensemble, ModelMetrics, SchedulerConfig, ensemble_plan};
 use tokio::time::Instant;
 
-const CONFIG: SchedulerConfig = SchedulerConfig { max_queue_size: 0, infer_timeout: Duration::from_secs(3600) };
+const CONFIG: SchedulerConfig =
+    SchedulerConfig { max_queue_size: 0, infer_timeout: Duration::from_secs(3600), adaptive_batching: false };
 
 /// Counts the tensors that are alive: each holds a clone.
 type Token = Arc<()>;

@@ -13,7 +13,8 @@ use inference::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use scheduler::{Ensemble, Executor, ModelMetrics, ScheduledModel, SchedulerConfig, describe_metrics, ensemble_plan};
 
-const CONFIG: SchedulerConfig = SchedulerConfig { max_queue_size: 8, infer_timeout: Duration::from_secs(60) };
+const CONFIG: SchedulerConfig =
+    SchedulerConfig { max_queue_size: 8, infer_timeout: Duration::from_secs(60), adaptive_batching: false };
 
 /// Every family and label set of one model: those of Triton 24.10 as it scrapes them, and ours.
 const SERIES: [&str; 14] = [

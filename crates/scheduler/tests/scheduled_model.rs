@@ -45,7 +45,8 @@ fn spec() -> ModelSpec {
     }
 }
 
-const CONFIG: SchedulerConfig = SchedulerConfig { max_queue_size: 1, infer_timeout: Duration::from_secs(5) };
+const CONFIG: SchedulerConfig =
+    SchedulerConfig { max_queue_size: 1, infer_timeout: Duration::from_secs(5), adaptive_batching: false };
 
 fn model<F>(spec: ModelSpec, count: usize, concurrency: usize, run: impl Fn() -> F) -> Arc<ScheduledModel>
 where

@@ -189,6 +189,9 @@ pub(crate) struct LimitArgs {
     /// How many requests may wait for an instance of one model
     #[arg(long, env = "PANOPLY_MAX_QUEUE_SIZE", value_name = "N", default_value = "1024")]
     pub(crate) max_queue_size: usize,
+    /// Let models with dynamic batching learn how long a request should wait for others, within their max_queue_delay_microseconds; a model overrides it with the parameter `adaptive_batching`
+    #[arg(long, env = "PANOPLY_ADAPTIVE_BATCHING")]
+    pub(crate) adaptive_batching: bool,
     /// How many requests may wait for one archive to be loaded
     #[arg(long, env = "PANOPLY_LOAD_QUEUE_SIZE", value_name = "N", default_value = "1024")]
     pub(crate) load_queue_size: usize,

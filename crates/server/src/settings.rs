@@ -63,6 +63,7 @@ pub(crate) struct Settings {
     pub(crate) load_timeout: Duration,
     pub(crate) infer_timeout: Duration,
     pub(crate) max_queue_size: usize,
+    pub(crate) adaptive_batching: bool,
     pub(crate) load_queue_size: usize,
     pub(crate) execution_concurrency: NonZeroUsize,
     /// How many regions of shared memory clients may register; `None` where they may not.
@@ -116,6 +117,7 @@ impl Settings {
             load_timeout: check.duration("--load-timeout", limits.load_timeout),
             infer_timeout: check.duration("--infer-timeout", limits.infer_timeout),
             max_queue_size: limits.max_queue_size,
+            adaptive_batching: limits.adaptive_batching,
             load_queue_size: check.count("--load-queue-size", limits.load_queue_size).get(),
             execution_concurrency: match limits.execution_concurrency {
                 Some(count) => check.count("--execution-concurrency", count),

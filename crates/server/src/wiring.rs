@@ -91,7 +91,11 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         execution_concurrency: settings.execution_concurrency,
         metrics_model_limit: settings.metrics_model_limit,
         after_unload: give_freed_memory_back,
-        scheduler: SchedulerConfig { max_queue_size: settings.max_queue_size, infer_timeout: settings.infer_timeout },
+        scheduler: SchedulerConfig {
+            max_queue_size: settings.max_queue_size,
+            infer_timeout: settings.infer_timeout,
+            adaptive_batching: settings.adaptive_batching,
+        },
     }
 }
 

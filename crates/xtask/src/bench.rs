@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{process, setup, workspace};
 
 /// Every benchmark.
-const ALL: [&str; 2] = ["request", "cold_start"];
+const ALL: [&str; 3] = ["request", "cold_start", "batching"];
 
 pub(crate) fn run(names: &[String], quick: bool) -> Result<()> {
     setup::for_demo()?;

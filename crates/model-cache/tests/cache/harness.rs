@@ -180,6 +180,10 @@ fn config(budget: u64) -> ModelCacheConfig {
         execution_concurrency: NonZeroUsize::new(4).expect("not zero"),
         metrics_model_limit: 10,
         after_unload: || {},
-        scheduler: SchedulerConfig { max_queue_size: 100, infer_timeout: Duration::from_secs(20) },
+        scheduler: SchedulerConfig {
+            max_queue_size: 100,
+            infer_timeout: Duration::from_secs(20),
+            adaptive_batching: false,
+        },
     }
 }

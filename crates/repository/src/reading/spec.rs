@@ -8,7 +8,7 @@ mod ragged;
 mod steps;
 mod tensors;
 
-use inference::{ModelSpec, VersionPolicy};
+use inference::{DynamicBatching, ModelSpec, VersionPolicy};
 use protocol::Positions;
 use protocol::model_config::model_config::SchedulingChoice;
 use protocol::model_config::model_version_policy::PolicyChoice;
@@ -101,6 +101,9 @@ pub(super) fn of_config(
         response_cache: caching::response_cache(name, config, &mut findings),
         ..ModelSpec::new(name, platform.backend.as_str())
     };
+    let adaptive = parameters::adaptive_batching(&spec.parameters, spec.dynamic_batching.is_some(), &mut findings);
+    let batching = spec.dynamic_batching.map(|batching| DynamicBatching { adaptive, ..batching });
+    let spec = ModelSpec { dynamic_batching: batching, ..spec };
     check_ensemble(&spec, &mut findings);
     if findings.0.is_empty() { Ok(spec) } else { Err(findings.0) }
 }

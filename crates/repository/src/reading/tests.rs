@@ -210,6 +210,7 @@ fn reads_each_dialect() {
     let batching = DynamicBatching {
         preferred_batch_sizes: vec![8, 16],
         max_queue_delay: Duration::from_micros(500),
+        adaptive: None,
         // Its three priorities change the order that it asks for.
         preserve_ordering: false,
         priority_levels: 3,
@@ -377,12 +378,20 @@ fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
 }
 
 #[test]
-fn two_parameters_are_settings() {
+fn some_parameters_are_settings() {
     let parameter =
         |key: &str, value: &str| format!("parameters {{ key: '{key}' value {{ string_value: '{value}' }} }}\n");
     let config = parameter("infer_timeout", "1m 30s") + &parameter("memory_bytes", "1.5 MiB") + "backend: 'identity'";
     let spec = only(&config).expect("valid").spec;
     assert_eq!((spec.infer_timeout, spec.memory_bytes), (Some(Duration::from_secs(90)), Some(3 << 19)));
+    let batching = |value: &str| parameter("adaptive_batching", value) + "backend: 'x' dynamic_batching { }";
+    for (value, adaptive) in [("true", true), ("false", false)] {
+        let spec = only(&batching(value)).expect("valid").spec;
+        assert_eq!(spec.dynamic_batching.expect("asked for").adaptive, Some(adaptive));
+    }
+    check_problems(&batching("yes"), &["1:47: `adaptive_batching` is \"yes\", expected true or false"]);
+    let alone = parameter("adaptive_batching", "true") + "backend: 'x'";
+    check_problems(&alone, &["1:47: `adaptive_batching` is \"true\", expected `dynamic_batching` beside it"]);
     let config = parameter("infer_timeout", "0s") + "backend: 'python' platform: 'ensemble'";
     check_problems(&config, &["1:43: `infer_timeout` is \"0s\"", "2:19: `platform` \"ensemble\" means backend"]);
 }

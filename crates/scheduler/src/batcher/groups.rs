@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use super::pace::{Gathered, Pace};
 use super::signature::Signature;
 use super::{Candidate, Place, Rules};
 
 /// Batches that could run, in the order in which their first requests would be served.
 pub(super) struct Groups<'a> {
     rules: &'a Rules,
+    pace: Option<&'a Pace>,
     by_signature: HashMap<&'a Signature, usize>,
     groups: Vec<Group>,
 }
@@ -21,11 +23,12 @@ struct Group {
     /// It has enough rows, or whoever is next does not fit; smaller ones must not overtake that one.
     closed: bool,
     oldest: Instant,
+    latest: Instant,
 }
 
 impl<'a> Groups<'a> {
-    pub(super) fn new(rules: &'a Rules) -> Self {
-        Groups { rules, by_signature: HashMap::new(), groups: Vec::new() }
+    pub(super) fn new(rules: &'a Rules, pace: Option<&'a Pace>) -> Self {
+        Groups { rules, pace, by_signature: HashMap::new(), groups: Vec::new() }
     }
 
     /// Looks at the next request; false when those behind it do not matter.
@@ -53,7 +56,7 @@ impl<'a> Groups<'a> {
     pub(super) fn first_due(self, now: Instant) -> Result<Vec<Place>, Option<Instant>> {
         let mut earliest: Option<Instant> = None;
         for group in self.groups {
-            let due = group.oldest.checked_add(self.rules.delay);
+            let due = group.due(self.rules, self.pace);
             let late = due.is_some_and(|due| due <= now);
             if group.preferred.is_some() || group.closed || late {
                 return Ok(group.into_batch());
@@ -66,7 +69,16 @@ impl<'a> Groups<'a> {
 
 impl Group {
     fn new(oldest: Instant) -> Self {
-        Group { places: Vec::new(), rows: 0, preferred: None, closed: false, oldest }
+        Group { places: Vec::new(), rows: 0, preferred: None, closed: false, oldest, latest: oldest }
+    }
+
+    /// When it starts even if nobody else comes; `None` beyond what the clock can say.
+    fn due(&self, rules: &Rules, pace: Option<&Pace>) -> Option<Instant> {
+        let due = self.oldest.checked_add(rules.delay);
+        let Some(pace) = pace else { return due };
+        let gathered = Gathered { requests: self.places.len(), latest: self.latest };
+        let until = pace.wait_until(&gathered).unwrap_or(self.oldest);
+        Some(due.map_or(until, |due| due.min(until)))
     }
 
     fn add(&mut self, place: Place, rows: u32, arrived: Instant, rules: &Rules) {
@@ -81,6 +93,7 @@ impl Group {
         self.rows = rows;
         self.places.push(place);
         self.oldest = self.oldest.min(arrived);
+        self.latest = self.latest.max(arrived);
         if rules.preferred.contains(&rows) {
             self.preferred = Some(self.places.len());
         }

@@ -47,7 +47,7 @@ fn scenes() -> impl Strategy<Value = Scene> {
             delay: if in_order { None } else { delay },
             cancel,
         };
-        let rules = Rules { max_rows, preferred, delay: Duration::from_millis(delay), in_order };
+        let rules = Rules { max_rows, preferred, delay: Duration::from_millis(delay), adaptive: false, in_order };
         let arrivals = arrivals.into_iter().map(arrival).collect();
         Scene { rules, instances, durations, bound, level_bound, arrivals }
     })
@@ -239,8 +239,13 @@ proptest! {
 
 /// Pushes requests of so many rows that came at the same time, and returns the batches that run at once.
 fn batches(preferred: &[u32], delay: u64, rows: &[u32]) -> Vec<Vec<u32>> {
-    let rules =
-        Rules { max_rows: 8, preferred: preferred.to_vec(), delay: Duration::from_millis(delay), in_order: false };
+    let rules = Rules {
+        max_rows: 8,
+        preferred: preferred.to_vec(),
+        delay: Duration::from_millis(delay),
+        adaptive: false,
+        in_order: false,
+    };
     let (mut batcher, now) = (Batcher::new(rules), Instant::now());
     for rows in rows {
         let candidate = Candidate {

@@ -49,7 +49,7 @@ impl Rules {
                 let preferred = preferred_batch_sizes.iter().copied().filter(|size| *size <= max_rows).collect();
                 let (delay, in_order) = (*max_queue_delay, *preserve_ordering);
                 let slots = if *max_candidate_sequences == 0 { max_rows } else { *max_candidate_sequences };
-                (slots, Strategy::Oldest(batcher::Rules { max_rows, preferred, delay, in_order }))
+                (slots, Strategy::Oldest(batcher::Rules { max_rows, preferred, delay, adaptive: false, in_order }))
             }
         };
         Some(Rules { slots: slots as usize, max_idle: sequences.max_idle, strategy })

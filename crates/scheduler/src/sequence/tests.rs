@@ -60,7 +60,7 @@ fn scenes() -> impl Strategy<Value = Scene> {
         let delay = Duration::from_millis(delay);
         let (slots, strategy) = match direct {
             true => (max_rows as usize, Kind::Direct { enough: slots.min(max_rows as usize), delay }),
-            false => (slots, Kind::Oldest(batcher::Rules { max_rows, preferred, delay, in_order })),
+            false => (slots, Kind::Oldest(batcher::Rules { max_rows, preferred, delay, adaptive: false, in_order })),
         };
         let rules = Rules { slots, max_idle: Duration::from_millis(max_idle), strategy };
         Scene { rules, max_rows: max_rows as usize, instances, executions, bound, crashes, coming }
@@ -348,7 +348,8 @@ fn sequences_spread_over_instances_and_wait_in_order_when_there_is_no_slot() {
 #[test]
 fn the_first_requests_of_sequences_run_together_and_no_two_of_one() {
     let now = Instant::now();
-    let oldest = batcher::Rules { max_rows: 2, preferred: Vec::new(), delay: Duration::ZERO, in_order: false };
+    let oldest =
+        batcher::Rules { max_rows: 2, preferred: Vec::new(), delay: Duration::ZERO, adaptive: false, in_order: false };
     let mut table = Sequences::new(rules(3, Kind::Oldest(oldest)), 1);
     for (id, starts, payload) in [(1, true, 1), (1, false, 10), (2, true, 2), (3, true, 3), (4, true, 4)] {
         table.push(arrival(now, id, starts, id == 2, payload), 9).expect("welcome");

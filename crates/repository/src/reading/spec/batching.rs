@@ -17,6 +17,7 @@ pub(super) fn dynamic(given: &ModelDynamicBatching, max_batch_size: u32, finding
     DynamicBatching {
         preferred_batch_sizes: preferred(given, max_batch_size, findings),
         max_queue_delay: Duration::from_micros(given.max_queue_delay_microseconds),
+        adaptive: None,
         preserve_ordering: keeps_order(given),
         priority_levels: given.priority_levels,
         default_priority_level: given.default_priority_level,

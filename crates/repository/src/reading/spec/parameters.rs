@@ -1,4 +1,4 @@
-//! `parameters`, and the two of them that mean something to the server.
+//! `parameters`, and those of them that mean something to the server.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +12,9 @@ use super::Findings;
 const INFER_TIMEOUT: &str = "infer_timeout";
 /// What the model takes once loaded, instead of an estimate: `512MiB`.
 const MEMORY_BYTES: &str = "memory_bytes";
+
+/// Whether the wait of dynamic batching is learned, instead of the server's default: `true`.
+const ADAPTIVE_BATCHING: &str = "adaptive_batching";
 
 /// All parameters, as strings.
 pub(super) fn all(config: &ModelConfig) -> BTreeMap<String, String> {
@@ -33,6 +36,21 @@ pub(super) fn memory_bytes(parameters: &BTreeMap<String, String>, findings: &mut
     match text.trim().parse::<ByteSize>() {
         Ok(size) => Some(size.as_u64()),
         Err(_) => refuse(MEMORY_BYTES, text, "a size such as 512MiB", findings),
+    }
+}
+
+/// The parameter `adaptive_batching`, which needs dynamic batching.
+pub(super) fn adaptive_batching(
+    parameters: &BTreeMap<String, String>,
+    batches: bool,
+    findings: &mut Findings,
+) -> Option<bool> {
+    let text = parameters.get(ADAPTIVE_BATCHING)?;
+    match text.trim() {
+        "true" if batches => Some(true),
+        "true" => refuse(ADAPTIVE_BATCHING, text, "`dynamic_batching` beside it", findings),
+        "false" => Some(false),
+        _ => refuse(ADAPTIVE_BATCHING, text, "true or false", findings),
     }
 }
 
