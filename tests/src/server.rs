@@ -90,6 +90,17 @@ impl Server {
         Metrics::parse(&answer.text())
     }
 
+    /// Bytes of memory that the server holds at this moment.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn memory(&self) -> u64 {
+        let pid = self.pid().expect("the server runs").as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        resident.and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok()).expect("Linux tells it") << 10
+    }
+
     /// How many lines of the log hold all of these parts.
     pub fn log_lines_with(&self, parts: &[&str]) -> usize {
         self.log.count(parts)

@@ -9,14 +9,14 @@ use protocol::grpc_service::{ModelInferRequest, ModelInferResponse, ModelReadyRe
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-type Client = GrpcInferenceServiceClient<Channel>;
+pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
-async fn connect(server: &Server) -> Client {
+pub(crate) async fn connect(server: &Server) -> Client {
     let endpoint = Channel::from_shared(format!("http://{}", server.grpc_address())).expect("a URL");
     GrpcInferenceServiceClient::new(endpoint.connect().await.expect("the gRPC port listens"))
 }
 
-fn floats(model: &str, values: &[f32]) -> ModelInferRequest {
+pub(crate) fn floats(model: &str, values: &[f32]) -> ModelInferRequest {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     ModelInferRequest {
         model_name: model.to_owned(),
@@ -31,7 +31,7 @@ fn floats(model: &str, values: &[f32]) -> ModelInferRequest {
     }
 }
 
-fn values(response: &ModelInferResponse) -> Vec<f32> {
+pub(crate) fn values(response: &ModelInferResponse) -> Vec<f32> {
     response.raw_output_contents[0].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 

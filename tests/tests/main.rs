@@ -18,6 +18,7 @@ mod kserve;
 mod layouts;
 mod limits;
 mod metrics;
+mod misbehaving;
 #[cfg(target_arch = "x86_64")]
 mod perf_analyzer;
 mod placement;

@@ -13,6 +13,7 @@ mod failure;
 mod gate;
 mod health;
 mod infer;
+mod message_timeout;
 mod messages;
 mod service;
 mod shared_memory;
@@ -49,7 +50,7 @@ const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 /// The routes of the gRPC port (8001). Streams take no further requests once `closing` is cancelled: they would keep their
 /// connections from ending.
 pub fn grpc_router(services: Services, config: FrontendConfig, closing: CancellationToken) -> Router {
-    let compression = config.grpc_compression;
+    let (compression, body_timeout) = (config.grpc_compression, config.body_timeout);
     let max_request_size = usize::try_from(config.max_request_size).unwrap_or(usize::MAX);
     let health = HealthService { control: services.control.clone(), closing: closing.clone() };
     let app = Arc::new(App { services, config });
@@ -72,7 +73,7 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
     routes = routes.add_service(described().build_v1alpha().expect(valid));
     routes
         .into_axum_router()
-        .layer(from_fn(move |request, next| gate::pass(compression, request, next)))
+        .layer(from_fn(move |request, next| gate::pass(compression, body_timeout, request, next)))
         .route(MODEL_INFER, post(unary::model_infer).with_state(app))
         .layer(CatchPanicLayer::custom(panicked as fn(Box<dyn Any + Send>) -> Response))
 }

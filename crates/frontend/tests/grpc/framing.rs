@@ -20,6 +20,7 @@ use crate::{Running, request, start, start_with};
 struct Answer {
     http: u16,
     grpc: String,
+    message: String,
     head: HeaderMap,
     body: Bytes,
 }
@@ -30,11 +31,15 @@ fn framed(model: &str, values: &[f32]) -> Bytes {
 }
 
 async fn call(server: &Running, headers: &[(&'static str, &str)], body: Body) -> Answer {
+    call_of("ModelInfer", server, headers, body).await
+}
+
+async fn call_of(name: &str, server: &Running, headers: &[(&'static str, &str)], body: Body) -> Answer {
     let stream = TcpStream::connect(server.address).await.expect("the server listens");
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.expect("the server speaks HTTP/2");
     tokio::spawn(connection);
-    let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", server.address);
+    let url = format!("http://{}/inference.GRPCInferenceService/{name}", server.address);
     let mut call = Request::post(url).header("te", "trailers");
     for (name, value) in headers {
         call = call.header(*name, *value);
@@ -42,9 +47,12 @@ async fn call(server: &Running, headers: &[(&'static str, &str)], body: Body) ->
     let response = sender.send_request(call.body(body).expect("a valid request")).await.expect("an answer");
     let (head, body) = response.into_parts();
     let body = body.collect().await.expect("a whole answer");
-    let status = |headers: &HeaderMap| Some(headers.get("grpc-status")?.to_str().expect("ASCII").to_owned());
-    let grpc = body.trailers().and_then(status).or_else(|| status(&head.headers)).unwrap_or_default();
-    Answer { http: head.status.as_u16(), grpc, head: head.headers, body: body.to_bytes() }
+    let field = |name: &str| {
+        let of = |headers: &HeaderMap| Some(headers.get(name)?.to_str().expect("ASCII").to_owned());
+        body.trailers().and_then(of).or_else(|| of(&head.headers)).unwrap_or_default()
+    };
+    let (grpc, message) = (field("grpc-status"), field("grpc-message"));
+    Answer { http: head.status.as_u16(), grpc, message, head: head.headers, body: body.to_bytes() }
 }
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
@@ -84,8 +92,7 @@ async fn what_is_no_call_is_refused_with_a_status_in_the_head() {
     for (headers, body, status, text) in cases {
         let answer = call(&server, headers, body).await;
         assert_eq!((answer.http, answer.grpc.as_str()), (200, status), "{text}");
-        let message = answer.head["grpc-message"].to_str().expect("ASCII");
-        assert!(message.contains(text), "'{text}' is not in: {message}");
+        assert!(answer.message.contains(text), "'{text}' is not in: {}", answer.message);
         assert_eq!(answer.head.contains_key("grpc-accept-encoding"), status == "12");
     }
 }
@@ -94,9 +101,11 @@ async fn what_is_no_call_is_refused_with_a_status_in_the_head() {
 async fn a_message_that_stalls_is_given_up() {
     let config = FrontendConfig { body_timeout: Duration::from_millis(50), ..FrontendConfig::default() };
     let server = start_with(Admission::default(), config, ServeConfig::default()).await;
-    let start = framed("identity", &[1.0]).slice(..20);
-    let body = stream::iter([Ok::<_, Infallible>(start)]).chain(stream::pending());
-    let answer = call(&server, &[GRPC], Body::from_stream(body)).await;
-    assert_eq!(answer.grpc, "4");
-    assert!(answer.head["grpc-message"].to_str().expect("ASCII").contains("did%20not%20arrive%20within%200.05"));
+    for name in ["ModelInfer", "ModelStreamInfer", "ModelMetadata"] {
+        let start = framed("identity", &[1.0]).slice(..20);
+        let body = stream::iter([Ok::<_, Infallible>(start)]).chain(stream::pending());
+        let answer = call_of(name, &server, &[GRPC], Body::from_stream(body)).await;
+        assert_eq!(answer.grpc, "4", "{name}");
+        assert!(answer.message.contains("did%20not%20arrive%20within%200.05"), "{name}: {}", answer.message);
+    }
 }
