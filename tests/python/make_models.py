@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-FLOAT, INT32, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
+FLOAT, INT32, INT64, UINT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT64
+BOOL, STRING = TensorProto.BOOL, TensorProto.STRING
 WIDTH = 512
 
 
@@ -143,11 +144,30 @@ def ragged():
     return helper.make_graph(nodes, "ragged", inputs, outputs, constants)
 
 
+def accumulate(id_type):
+    """sum = past + x, which is kept as present; told = the control inputs start, end and ready; name = id."""
+    nodes = [
+        helper.make_node("Add", ["past", "x"], ["sum"]),
+        helper.make_node("Identity", ["sum"], ["present"]),
+        helper.make_node("Cast", ["end"], ["end_number"], to=INT32),
+        helper.make_node("Cast", ["ready"], ["ready_number"], to=INT32),
+        helper.make_node("Concat", ["start", "end_number", "ready_number"], ["told"], axis=1),
+        helper.make_node("Identity", ["id"], ["name"]),
+    ]
+    inputs = [("x", FLOAT), ("past", FLOAT), ("start", INT32), ("end", FLOAT), ("ready", BOOL), ("id", id_type)]
+    outputs = [("sum", FLOAT, 1), ("present", FLOAT, 1), ("told", INT32, 3), ("name", id_type, 1)]
+    inputs = [value(name, kind, ["n", 1]) for name, kind in inputs]
+    outputs = [value(name, kind, ["n", width]) for name, kind, width in outputs]
+    return helper.make_graph(nodes, "accumulate", inputs, outputs)
+
+
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
     save(out, "spin", spin())
     save(out, "lookup", lookup())
     save(out, "ragged", ragged())
+    save(out, "accumulate", accumulate(UINT64))
+    save(out, "accumulate_named", accumulate(STRING))
     save(out, "dialect_repeated_blocks", mean_of_pixels())
     save(out, "dialect_full_scheduling", sum_of_features())
     save(out, "dialect_ensemble_lists", ramp())

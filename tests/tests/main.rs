@@ -26,6 +26,7 @@ mod real_models;
 mod response_cache;
 mod room;
 mod runtime;
+mod sequences;
 mod settings;
 mod shared_memory;
 mod shutdown;

@@ -1,6 +1,6 @@
 //! Fills in what a configuration leaves out, from the model's signature, as Triton's auto-complete does. Pure.
 
-use inference::{DataType, Error, InputSpec, ModelSpec, OutputSpec, Result, Shape};
+use inference::{DataType, Error, InputSpec, ModelSpec, OutputSpec, Result, SequenceBatching, Shape};
 
 use crate::signature::{Port, PortKind, Signature};
 
@@ -27,12 +27,19 @@ pub(crate) fn complete(spec: &ModelSpec, signature: &Signature) -> Result<ModelS
         spec.max_batch_size = DEFAULT_MAX_BATCH_SIZE;
     }
     let mut problems = Problems::default();
+    // What the server feeds and keeps by itself is no input or output of requests.
+    let sequences = spec.sequence_batching.clone();
+    let is_own = |of: fn(&SequenceBatching, &str) -> bool, port: &Port| {
+        sequences.as_ref().is_some_and(|sequences| of(sequences, &port.name))
+    };
     if spec.inputs.is_empty() {
-        let known = signature.inputs.iter().filter_map(|port| problems.take("input", port, spec.batches()));
+        let inputs = signature.inputs.iter().filter(|port| !is_own(SequenceBatching::feeds, port));
+        let known = inputs.filter_map(|port| problems.take("input", port, spec.batches()));
         spec.inputs = known.map(|tensor| tensor.into_input()).collect();
     }
     if spec.outputs.is_empty() {
-        let known = signature.outputs.iter().filter_map(|port| problems.take("output", port, spec.batches()));
+        let outputs = signature.outputs.iter().filter(|port| !is_own(SequenceBatching::keeps, port));
+        let known = outputs.filter_map(|port| problems.take("output", port, spec.batches()));
         spec.outputs = known.map(|tensor| tensor.into_output()).collect();
     }
     problems.into_result(&spec)?;

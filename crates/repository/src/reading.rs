@@ -2,6 +2,7 @@
 //!
 //! Everything that is wrong is reported at once, each problem as `file:line:column: text`.
 
+mod initial_state;
 mod layout;
 mod model;
 mod open;

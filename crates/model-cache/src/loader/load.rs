@@ -80,7 +80,9 @@ impl Loader {
         metrics: ModelMetrics,
         memory: &mut MemoryUsage,
     ) -> Result<Arc<dyn InferenceService>> {
-        let loaded = backend.load(&artifact(model, info.version), placement)?;
+        let mut artifact = artifact(model, info.version);
+        artifact.spec = Arc::new(model.spec.with_sequence_tensors());
+        let loaded = backend.load(&artifact, placement)?;
         *memory = loaded.memory.clone();
         Ok(ScheduledModel::new(info, loaded, self.executor.clone(), self.scheduler, metrics))
     }

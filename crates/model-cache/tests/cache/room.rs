@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inference::{ErrorKind, IndexEntry, InferenceService, ModelControl, ModelState};
+use inference::{ErrorKind, IndexEntry, InferenceService, ModelControl, ModelState, Parameter};
 
-use crate::harness::{Harness, mark, request};
+use crate::harness::{Harness, mark, model_config, request};
 
 /// The names of the models in memory.
 fn ready(harness: &Harness) -> Vec<String> {
@@ -140,4 +140,45 @@ async fn a_disk_cache_smaller_than_memory_makes_the_least_recently_used_leave_bo
     }
     assert_eq!(ready(&harness), ["b", "c"]);
     assert_eq!(harness.mark("a").await.expect("fetched again"), 1);
+}
+
+/// A request of sequence 1 to a target model.
+fn in_sequence(target: &str, starts: bool, ends: bool) -> inference::InferRequest {
+    let mut request = request(target);
+    let mut set = |name: &str, value| drop(request.parameters.insert(name.to_owned(), value));
+    set("sequence_id", Parameter::Int64(1));
+    set("sequence_start", Parameter::Bool(starts));
+    set("sequence_end", Parameter::Bool(ends));
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_in_the_middle_of_a_sequence_stays_until_it_ends_or_is_idle() {
+    let harness = Harness::new(10, |_| {});
+    let sequences = "sequence_batching { max_sequence_idle_microseconds: 400000 }\n";
+    let config = model_config(&[("mark", "1"), ("estimate", "10"), ("actual", "10")]) + sequences;
+    harness.put_config("speech", &config);
+    harness.put("other", &[("mark", "2"), ("estimate", "10"), ("actual", "10")]);
+    harness.cache.infer(in_sequence("speech", true, false)).await.expect("a sequence begins");
+    let begin = std::time::Instant::now();
+    assert_eq!(harness.mark("other").await.expect("room is made"), 2);
+    assert!(begin.elapsed() >= Duration::from_millis(390), "once the sequence was idle for long enough");
+    harness.cache.infer(in_sequence("speech", false, false)).await.expect_err("that sequence is no more");
+
+    harness.cache.infer(in_sequence("speech", true, false)).await.expect("a sequence begins");
+    harness.cache.infer(in_sequence("speech", false, true)).await.expect("it ends");
+    let begin = std::time::Instant::now();
+    assert_eq!(harness.mark("other").await.expect("room is made"), 2);
+    assert!(begin.elapsed() < Duration::from_millis(390), "nothing to wait for");
+    assert_eq!(harness.loads(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_sequence_does_not_hold_up_the_end() {
+    let harness = Harness::new(10, |_| {});
+    let sequences = "sequence_batching { max_sequence_idle_microseconds: 3600000000 }\n";
+    harness.put_config("speech", &(model_config(&[("mark", "1")]) + sequences));
+    harness.cache.infer(in_sequence("speech", true, false)).await.expect("a sequence begins");
+    tokio::time::timeout(Duration::from_secs(20), harness.cache.unload_all()).await.expect("it is unloaded");
+    assert!(ready(&harness).is_empty());
 }

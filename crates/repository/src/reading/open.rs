@@ -12,7 +12,7 @@ use super::layout::ModelDirectory;
 use super::model::{RepositoryModel, read_text};
 use super::problems::Problems;
 use super::spec::{self, Finding};
-use super::{NameRule, platform, versions};
+use super::{NameRule, initial_state, platform, versions};
 
 /// The name of a model's configuration file.
 pub(super) const CONFIG_FILE: &str = "config.pbtxt";
@@ -133,7 +133,10 @@ fn assemble(
             // The rest is checked all the same.
             platform::unresolved(is_ensemble)
         });
-    let made = spec::of_config(&config.name, &platform, config, positions);
+    let mut made = spec::of_config(&config.name, &platform, config, positions);
+    if let Ok(spec) = &mut made {
+        findings.extend(initial_state::read(&directory.path, config, spec));
+    }
     let versions = match &made {
         Ok(spec) => served(spec, present).map_err(|message| finding("version_policy.specific.versions", message)),
         Err(_) => Ok(Vec::new()),

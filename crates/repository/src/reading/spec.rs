@@ -5,6 +5,7 @@ mod caching;
 mod instances;
 mod parameters;
 mod ragged;
+mod sequences;
 mod steps;
 mod tensors;
 
@@ -99,6 +100,12 @@ pub(super) fn of_config(
         },
         ragged: ragged::ragged(config, &mut findings),
         response_cache: caching::response_cache(name, config, &mut findings),
+        sequence_batching: match &config.scheduling_choice {
+            Some(SchedulingChoice::SequenceBatching(given)) => {
+                Some(sequences::sequences(given, config, max_batch_size, &mut findings))
+            }
+            _ => None,
+        },
         ..ModelSpec::new(name, platform.backend.as_str())
     };
     let adaptive = parameters::adaptive_batching(&spec.parameters, spec.dynamic_batching.is_some(), &mut findings);

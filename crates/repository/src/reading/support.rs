@@ -35,10 +35,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("batch_output", Used),
             ("optimization", PassedOver("it trades speed for memory; the model computes the same")),
             ("dynamic_batching", Used),
-            (
-                "sequence_batching",
-                Refused("the requests of a sequence would not reach the model in order and with its state"),
-            ),
+            ("sequence_batching", Used),
             ("ensemble_scheduling", Used),
             ("instance_group", Used),
             ("default_model_filename", Used),
@@ -139,6 +136,63 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
         ],
     ),
     ("ModelResponseCache", &[("enable", Used)]),
+    (
+        "ModelSequenceBatching",
+        &[
+            ("direct", Used),
+            ("oldest", Used),
+            ("max_sequence_idle_microseconds", Used),
+            ("control_input", Used),
+            ("state", Used),
+            ("iterative_sequence", Refused("a request would run once, and not until the model says that it is done")),
+        ],
+    ),
+    (
+        "ModelSequenceBatching.StrategyDirect",
+        &[("max_queue_delay_microseconds", Used), ("minimum_slot_utilization", Used)],
+    ),
+    (
+        "ModelSequenceBatching.StrategyOldest",
+        &[
+            ("max_candidate_sequences", Used),
+            ("preferred_batch_size", Used),
+            ("max_queue_delay_microseconds", Used),
+            ("preserve_ordering", Used),
+        ],
+    ),
+    ("ModelSequenceBatching.ControlInput", &[("name", Used), ("control", Used)]),
+    (
+        "ModelSequenceBatching.Control",
+        &[
+            ("kind", Used),
+            ("int32_false_true", Used),
+            ("fp32_false_true", Used),
+            ("bool_false_true", Used),
+            ("data_type", Used),
+        ],
+    ),
+    (
+        "ModelSequenceBatching.State",
+        &[
+            ("input_name", Used),
+            ("output_name", Used),
+            ("data_type", Used),
+            ("dims", Used),
+            ("initial_state", Used),
+            ("use_same_buffer_for_input_output", PassedOver("it saves memory; the state is the same")),
+            ("use_growable_memory", PassedOver("it saves memory; the state is the same")),
+        ],
+    ),
+    (
+        "ModelSequenceBatching.InitialState",
+        &[
+            ("name", PassedOver("it labels the state")),
+            ("data_type", Used),
+            ("dims", Used),
+            ("zero_data", Used),
+            ("data_file", Used),
+        ],
+    ),
     ("ModelParameter", &[("string_value", Used)]),
     ("ModelTransactionPolicy", &[("decoupled", Refused("each request would get exactly one response"))]),
 ];

@@ -12,6 +12,7 @@ use super::*;
 
 mod bounds;
 mod ragged;
+mod sequences;
 
 const ONNX: &str = "backend: 'onnxruntime' ";
 const ENSEMBLE: &str = "platform: 'ensemble' ensemble_scheduling { step { model_name: 'a' model_version: -1 } }";
@@ -349,7 +350,6 @@ dynamic_batching {
 #[test]
 fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
     let refused = [
-        "sequence_batching { }",
         "cc_model_filenames { key: '7.5' value: 'm' }",
         "model_operations { op_library_filename: 'x.so' }",
         "model_repository_agents { agents { name: 'checksum' } }",
@@ -368,8 +368,8 @@ fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
     let input = "backend: 'onnxruntime' input { name: 'x' data_type: TYPE_FP32 dims: 1 is_shape_tensor: true }";
     check_problems(input, &["1:71: `is_shape_tensor` is not supported yet"]);
     check_problems(
-        "backend: x sequence_batching { }",
-        &["1:10: `backend`: expected a string", "1:12: `sequence_batching` is"],
+        "backend: x cc_model_filenames { key: '7' value: 'm' }",
+        &["1:10: `backend`: expected a string", "1:12: `cc_model_filenames` is"],
     );
     let accepted = "backend: 'python' model_transaction_policy { decoupled: false } runtime: 'libtriton_python.so' optimization { }
         instance_group { rate_limiter { priority: 2 } host_policy: 'cpu' } metric_tags { key: 'a' value: 'b' } model_metrics { }

@@ -15,7 +15,7 @@ pub(super) fn dynamic(given: &ModelDynamicBatching, max_batch_size: u32, finding
     check_levels(given, findings);
     let by_level = given.priority_queue_policy.iter();
     DynamicBatching {
-        preferred_batch_sizes: preferred(given, max_batch_size, findings),
+        preferred_batch_sizes: preferred(PATH, &given.preferred_batch_size, max_batch_size, findings),
         max_queue_delay: Duration::from_micros(given.max_queue_delay_microseconds),
         adaptive: None,
         preserve_ordering: keeps_order(given),
@@ -26,10 +26,11 @@ pub(super) fn dynamic(given: &ModelDynamicBatching, max_batch_size: u32, finding
     }
 }
 
-fn preferred(given: &ModelDynamicBatching, max_batch_size: u32, findings: &mut Findings) -> Vec<u32> {
-    let mut sizes = Vec::with_capacity(given.preferred_batch_size.len());
-    for (index, size) in given.preferred_batch_size.iter().enumerate() {
-        let path = format!("{PATH}.preferred_batch_size[{index}]");
+/// The preferred sizes of a batch; `within` is the path of the message that has them.
+pub(super) fn preferred(within: &str, given: &[i32], max_batch_size: u32, findings: &mut Findings) -> Vec<u32> {
+    let mut sizes = Vec::with_capacity(given.len());
+    for (index, size) in given.iter().enumerate() {
+        let path = format!("{within}.preferred_batch_size[{index}]");
         match u32::try_from(*size) {
             Ok(size) if size > 0 && (max_batch_size == 0 || size <= max_batch_size) => sizes.push(size),
             Ok(size) if size > 0 => {

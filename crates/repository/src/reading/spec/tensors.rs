@@ -75,7 +75,7 @@ fn check_names<'a>(list: &str, names: impl Iterator<Item = &'a str>, findings: &
     }
 }
 
-fn datatype(path: &str, number: i32, findings: &mut Findings) -> Option<DataType> {
+pub(super) fn datatype(path: &str, number: i32, findings: &mut Findings) -> Option<DataType> {
     let datatype = DataType::from_config_number(number);
     if datatype.is_none() {
         findings
@@ -84,7 +84,7 @@ fn datatype(path: &str, number: i32, findings: &mut Findings) -> Option<DataType
     datatype
 }
 
-fn dims(path: &str, dims: &[i64], findings: &mut Findings) -> Shape {
+pub(super) fn dims(path: &str, dims: &[i64], findings: &mut Findings) -> Shape {
     check_dims(&format!("{path}.dims"), dims, findings);
     Shape::new(dims)
 }
