@@ -59,28 +59,31 @@ def over_a_stream(address, model, ids):
     client = grpcclient.InferenceServerClient(address)
     answers = queue.Queue()
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
-    for turn in range(20):
-        for number, name in enumerate(ids):
-            client.async_stream_infer(
-                model,
-                inputs(grpcclient, 10 * number + turn),
-                request_id=f"{number}-{turn}",
-                sequence_id=name,
-                sequence_start=turn == 0,
-                sequence_end=turn == 19,
-            )
-    totals = dict.fromkeys(ids, 0)
-    for _ in range(20 * len(ids)):
+    try:
+        for turn in range(20):
+            for number, name in enumerate(ids):
+                client.async_stream_infer(
+                    model,
+                    inputs(grpcclient, 10 * number + turn),
+                    request_id=f"{number}-{turn}",
+                    sequence_id=name,
+                    sequence_start=turn == 0,
+                    sequence_end=turn == 19,
+                )
+        totals = dict.fromkeys(ids, 0)
+        for _ in range(20 * len(ids)):
+            result, error = answers.get(timeout=60)
+            assert error is None, error
+            number, turn = map(int, result.get_response().id.split("-"))
+            totals[ids[number]] += 10 * number + turn
+            check(result, totals[ids[number]], turn == 0, turn == 19, ids[number])
+        client.async_stream_infer(model, inputs(grpcclient, 1), sequence_id=ids[0])
         result, error = answers.get(timeout=60)
-        assert error is None, error
-        number, turn = map(int, result.get_response().id.split("-"))
-        totals[ids[number]] += 10 * number + turn
-        check(result, totals[ids[number]], turn == 0, turn == 19, ids[number])
-    client.async_stream_infer(model, inputs(grpcclient, 1), sequence_id=ids[0])
-    result, error = answers.get(timeout=60)
-    assert result is None and "must specify the START flag" in error.message(), (result, error)
-    client.stop_stream()
-    client.close()
+        assert result is None and "must specify the START flag" in error.message(), (result, error)
+    finally:
+        # Or a failure would wait for the stream's thread.
+        client.stop_stream(cancel_requests=True)
+        client.close()
 
 
 def main(http, grpc, numbered, named):

@@ -32,7 +32,7 @@ fn accumulate(name: &str, id: &str, strategy: &str, initial: &str) -> Config {
 }
 
 const DIRECT: &str = "direct { max_queue_delay_microseconds: 500 minimum_slot_utilization: 0.5 }";
-const OLDEST: &str = "oldest { max_candidate_sequences: 2 max_queue_delay_microseconds: 500 }";
+const OLDEST: &str = "oldest { max_candidate_sequences: 3 max_queue_delay_microseconds: 500 }";
 const ZERO: &str = "zero_data: true";
 
 fn onnx(id: &str) -> Vec<u8> {

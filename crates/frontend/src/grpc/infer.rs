@@ -11,6 +11,7 @@ use protocol::message_size;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
+use super::sequences::Sequences;
 use super::{decode, encode, failure, gate, timeout};
 use crate::admission::BodyShare;
 use crate::status::Failure;
@@ -61,9 +62,14 @@ pub(super) fn stream(
     let head = Head::read(metadata.as_ref(), Instant::now(), &app.services.tracing);
     let head = Arc::new(head.map_err(|error| failure::refuse(&ModelKey::default(), error))?);
     let errors_as_status = metadata.get(ERRORS_AS_STATUS).is_some_and(|value| value == "true");
+    let mut sequences = Sequences::default();
     let answers = requests.take_until(closing.clone().cancelled_owned()).map(move |message| {
         let (app, head) = (app.clone(), head.clone());
-        async move { on_stream(&app, &head, message, errors_as_status).await }
+        let mut turn = message.as_ref().map(|message| sequences.turn(message)).unwrap_or_default();
+        async move {
+            turn.wait().await;
+            on_stream(&app, &head, message, errors_as_status).await
+        }
     });
     let farewell = stream::once(async move { closing.is_cancelled() }).filter_map(async |closing| {
         closing.then(|| Err(failure::refuse(&ModelKey::default(), Error::unavailable("the server is shutting down"))))

@@ -15,6 +15,7 @@ mod health;
 mod infer;
 mod message_timeout;
 mod messages;
+mod sequences;
 mod service;
 mod shared_memory;
 mod statistics;
