@@ -113,7 +113,7 @@ output { name: 'y' data_type: TYPE_FP32 dims: 1 } sequence_batching {
             "10:11: the input `r` cannot be a state: it is a control already",
             "10:27: the output `y` has another `data_type` or `dims` than this state",
             "11:3: the name of the output of a state is missing",
-            "11:55: dimension 0 is neither",
+            "11:49: dimension 0 is neither",
             "11:57: an initial state needs `zero_data: true` or a `data_file`",
             "11:73: `dims` of the initial state are [-1]; they must fit the state's [0]",
             "12:27: another state has the output `y`",
