@@ -42,7 +42,7 @@ fn onnx(id: &str) -> Vec<u8> {
 fn archive(name: &str, id: &str, config: &Config) -> Vec<u8> {
     ArchiveBuilder::new()
         .file(&format!("{name}/config.pbtxt"), config.text())
-        .file(&format!("{name}/1/model.onnx"), &onnx(id))
+        .file(&format!("{name}/1/model.onnx"), onnx(id))
         .gzip()
 }
 
