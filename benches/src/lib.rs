@@ -12,6 +12,7 @@ pub mod http;
 pub mod load;
 pub mod machine;
 pub mod payload;
+pub mod perf_analyzer;
 pub mod server;
 pub mod server_timing;
 pub mod statistics;

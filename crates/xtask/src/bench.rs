@@ -7,11 +7,17 @@ use anyhow::Result;
 use crate::{process, setup, workspace};
 
 /// Every benchmark.
-const ALL: [&str; 3] = ["request", "cold_start", "batching"];
+const ALL: [&str; 4] = ["request", "cold_start", "batching", WITH_TEST_TOOLS];
+/// The one that needs what only tests need otherwise.
+const WITH_TEST_TOOLS: &str = "perf_analyzer";
 
 pub(crate) fn run(names: &[String], quick: bool) -> Result<()> {
-    setup::for_demo()?;
     let names = if names.is_empty() { ALL.map(str::to_owned).to_vec() } else { names.to_vec() };
+    if names.iter().any(|name| name == WITH_TEST_TOOLS) {
+        setup::for_tests()?
+    } else {
+        setup::for_demo()?
+    }
     let chosen = names.iter().flat_map(|name| ["--bench", name.as_str()]);
     let arguments = quick.then_some(["--", "--quick"]).into_iter().flatten();
     // The whole workspace, so that dependencies have the features that its other builds gave them.
