@@ -1,4 +1,4 @@
-//! NVIDIA's `perf_analyzer`, unmodified: over HTTP and gRPC, for a single model and for an ensemble, and with a stream.
+//! NVIDIA's `perf_analyzer`, unmodified: over HTTP and gRPC, for a single model and for an ensemble, with a stream, and with shared memory.
 
 use std::process::Stdio;
 
@@ -43,6 +43,30 @@ async fn a_single_model_over_http_and_grpc() {
     }
     let metrics = server.metrics().await;
     assert!(metrics.sum("nv_inference_count", &[("model", "single.tar.gz")]) >= 3.0 * 60.0 * 4.0);
+    assert_eq!(metrics.sum("nv_inference_request_failure", &[("model", "single.tar.gz")]), 0.0);
+    server.stop().await;
+}
+
+/// Inputs and outputs are in regions that it registers, and takes away again.
+#[tokio::test(flavor = "multi_thread")]
+async fn tensors_in_shared_memory() {
+    let store = FolderStore::new();
+    store.put("single.tar.gz", &batching_archive("single"));
+    let server = store.launch().flag("--allow-client-shm").start().await;
+    let runs: [(String, &[&str]); 3] = [
+        (server.address(), &["-i", "HTTP"]),
+        (server.grpc_address(), &["-i", "gRPC"]),
+        (server.grpc_address(), &["-i", "gRPC", "--streaming", "--async"]),
+    ];
+    for (address, options) in runs {
+        let shared = ["-b", "4", "--shared-memory", "system", "--output-shared-memory-size", "4096"];
+        let report = measure("single.tar.gz", &address, &[options, &shared].concat()).await;
+        crate::assert_has(&report, &["Successful request count: ", "throughput: "]);
+    }
+    let metrics = server.metrics().await;
+    for reason in ["shared_memory_in", "shared_memory_out"] {
+        assert!(metrics.sum("panoply_tensor_copies_total", &[("reason", reason)]) >= 3.0 * 60.0);
+    }
     assert_eq!(metrics.sum("nv_inference_request_failure", &[("model", "single.tar.gz")]), 0.0);
     server.stop().await;
 }

@@ -44,3 +44,68 @@ fn compute(trace: &Trace, began: Instant, ended: Instant, served: &Served) {
     }
     span.end_at(ended);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use inference::{ComputeTiming, EndedSpan, Error, SpanRecorder, TraceContext};
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Kept {
+        ids: AtomicU64,
+        spans: Mutex<Vec<EndedSpan>>,
+    }
+
+    impl SpanRecorder for Kept {
+        fn new_id(&self) -> u64 {
+            1 + self.ids.fetch_add(1, Ordering::Relaxed)
+        }
+
+        fn record(&self, span: EndedSpan) {
+            self.spans.lock().push(span);
+        }
+    }
+
+    /// The spans of a model that ended so, by name: their parents' names and their lengths.
+    fn spans_of(served: Result<(InferResponse, Served)>, ago: Duration) -> Vec<(String, String, Duration)> {
+        let kept = Arc::new(Kept::default());
+        let arrived = Instant::now().checked_sub(ago).expect("the machine runs for longer");
+        let span = Trace::begin_request(kept.clone(), TraceContext::default(), "m", arrived);
+        end(span, arrived, &served);
+        let spans = kept.spans.lock();
+        let name = |id: u64| spans.iter().find(|span| span.id == id).map_or("", |span| &span.name).to_owned();
+        let length = |span: &EndedSpan| span.end.duration_since(span.start).expect("in order");
+        let told = spans.iter().map(|span| (span.name.to_string(), name(span.context.parent), length(span)));
+        let mut told: Vec<_> = told.collect();
+        assert_eq!(spans.iter().any(|span| span.error.is_some()), served.is_err());
+        told.sort();
+        told
+    }
+
+    #[test]
+    fn waiting_comes_before_computing_and_parts_lie_within() {
+        let ms = Duration::from_millis;
+        let compute = ComputeTiming { input: ms(1), infer: ms(20), output: Duration::ZERO };
+        let served = Served { batch_size: 4, queued: ms(10), compute };
+        let told = spans_of(Ok((InferResponse::default(), served)), ms(40));
+        let names: Vec<_> = told.iter().map(|(name, parent, _)| (name.as_str(), parent.as_str())).collect();
+        let expected =
+            [("compute", "m"), ("compute.infer", "compute"), ("compute.input", "compute"), ("m", ""), ("queue", "m")];
+        assert_eq!(names, expected);
+        let lengths: Vec<Duration> = told.iter().map(|(.., length)| *length).collect();
+        assert!(lengths[0] >= ms(30) && lengths[3] >= ms(40), "{told:?}");
+        assert_eq!([lengths[1], lengths[2], lengths[4]], [ms(20), ms(1), ms(10)]);
+    }
+
+    #[test]
+    fn a_model_that_fails_says_why() {
+        let told = spans_of(Err(Error::internal("boom")), Duration::ZERO);
+        assert_eq!(told.len(), 1, "{told:?}");
+    }
+}

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inference::{BoxFuture, InferRequest, InferResponse, InferenceService, ModelInfo, Result};
+use inference::{BoxFuture, InferRequest, InferResponse, InferenceService, ModelInfo, Parameter, Result};
 use tokio::time::Instant;
 
 use super::key::key;
 use super::{CacheMetrics, ResponseCache};
 use crate::metric::ModelMetrics;
+use crate::spans;
 
 /// One version of one loaded model, or an ensemble, with the response cache in front. Only answers are cached, never errors;
 /// a request that the cache answers is not checked anew, because the same one was good.
@@ -33,7 +34,7 @@ impl CachedModel {
         Arc::new(CachedModel { number: cache.next_model(), info, inner, cache, metrics })
     }
 
-    async fn answer(&self, request: InferRequest) -> Result<InferResponse> {
+    async fn answer(&self, mut request: InferRequest) -> Result<InferResponse> {
         let arrived = Instant::now();
         let key = key(self.number, &request);
         let found = self.cache.find(&key);
@@ -42,6 +43,9 @@ impl CachedModel {
         if let Some(kept) = found {
             let (outputs, parameters) = (kept.outputs.clone(), kept.parameters.clone());
             self.metrics.hit(arrived.elapsed());
+            if let Some(mut span) = spans::begin(&self.info, &mut request) {
+                span.set("panoply.response_cache", Parameter::String("hit".to_owned()));
+            }
             return Ok(InferResponse { parameters, model: Some(self.info.clone()), ..InferResponse::new(outputs) });
         }
         let response = self.inner.infer(request).await.inspect_err(|_| self.metrics.missed(looked_up))?;
