@@ -1,6 +1,8 @@
 //! Tests of completing a configuration.
 
-use inference::ErrorKind;
+use std::time::Duration;
+
+use inference::{ErrorKind, SequenceControl, SequenceState, SequenceStrategy};
 
 use super::*;
 use crate::signature::tests::port;
@@ -79,4 +81,30 @@ fn what_cannot_be_served_is_named() {
 
     let spec = complete(&empty(), &signature(vec![], vec![unranked("y")])).expect("an output of any shape");
     assert_eq!((&spec.outputs[0].dims, &spec.outputs[0].reshape), (&Shape::from([-1]), &None));
+}
+
+#[test]
+fn what_the_server_feeds_and_keeps_is_not_offered_to_clients() {
+    let signature = signature(
+        vec![port("x", DataType::Fp32, &[-1, 2]), port("ID", DataType::Uint64, &[-1, 1])],
+        vec![port("y", DataType::Fp32, &[-1, 2]), port("present", DataType::Fp32, &[-1, 2])],
+    );
+    let state = SequenceState {
+        input: "past".into(),
+        output: "present".into(),
+        datatype: DataType::Fp32,
+        dims: Shape::from([2]),
+        initial: inference::Tensor::from_vec(Shape::from([2]), vec![0f32; 2]).expect("fits"),
+    };
+    let id = SequenceControl { input: "ID".into(), signal: inference::SequenceSignal::CorrelationId(DataType::Uint64) };
+    let sequences = SequenceBatching {
+        strategy: SequenceStrategy::Direct { max_queue_delay: Duration::ZERO, minimum_slot_utilization: 0.0 },
+        max_idle: Duration::from_secs(1),
+        controls: vec![id],
+        states: vec![state],
+    };
+    let spec = ModelSpec { sequence_batching: Some(sequences), ..empty() };
+    let spec = complete(&spec, &signature).expect("complete");
+    assert_eq!(spec.inputs.iter().map(|input| &*input.name).collect::<Vec<_>>(), ["x"]);
+    assert_eq!(spec.outputs.iter().map(|output| &*output.name).collect::<Vec<_>>(), ["y"]);
 }

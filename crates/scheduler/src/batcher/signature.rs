@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use inference::{InferRequest, ModelSpec, Shape};
+use inference::{InferRequest, ModelSpec, SequencePlace, Shape};
 
 /// The parameter with a request's priority level.
 pub(crate) const PRIORITY: &str = "priority";
@@ -26,7 +26,8 @@ impl Signature {
         };
         let mut parameters = String::new();
         for (name, value) in &request.parameters {
-            if name != PRIORITY && name != TIMEOUT {
+            // A sequence is another model's business, where this one knows none.
+            if name != PRIORITY && name != TIMEOUT && !SequencePlace::is_parameter(name) {
                 // Writing to a string cannot fail.
                 let _ = write!(parameters, "{name:?}:{value:?},");
             }

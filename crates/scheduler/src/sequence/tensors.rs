@@ -226,3 +226,6 @@ fn copied(tensor: &Tensor) -> Tensor {
 pub(crate) fn without_place(request: &mut InferRequest) {
     request.parameters.retain(|name, _| !SequencePlace::is_parameter(name));
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,7 +80,7 @@ async fn only_requests_of_equal_inputs_and_parameters_share_a_batch() {
         with_option,
         with(request(&[4]), "temperature", 1),
         wide(&[5, 6], 2),
-        with(request(&[8]), "timeout", 90),
+        with(with(request(&[8]), "timeout", 90), "sequence_id", 3),
     ];
     let responses = join_all(requests.iter().map(|request| model.infer(request.clone()))).await;
     for (response, request) in responses.iter().zip(&requests) {
