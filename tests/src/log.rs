@@ -16,7 +16,8 @@ pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) grpc: SocketAddr,
-    pub(crate) metrics: SocketAddr,
+    /// None where metrics are not served.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) sagemaker: SocketAddr,
 }
 
@@ -46,7 +47,7 @@ impl Log {
             Some(Addresses {
                 http: address("http")?,
                 grpc: address("grpc")?,
-                metrics: address("metrics")?,
+                metrics: address("metrics"),
                 sagemaker: address("sagemaker")?,
             })
         })

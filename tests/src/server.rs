@@ -85,7 +85,8 @@ impl Server {
 
     /// The metrics of this moment.
     pub async fn metrics(&self) -> Metrics {
-        let answer = self.http.get(&format!("http://{}/metrics", self.addresses.metrics)).await;
+        let address = self.addresses.metrics.expect("metrics are served");
+        let answer = self.http.get(&format!("http://{address}/metrics")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         Metrics::parse(&answer.text())
     }

@@ -1,6 +1,7 @@
 //! What `/metrics` tells: Triton's families with their names, labels and types, and the cache's own.
 
-use e2e::{FolderStore, Metrics, Store, echo, echo_named};
+use e2e::{Config, FolderStore, Launch, Metrics, Store, echo, echo_named, until};
+use test_util::archive::ArchiveBuilder;
 
 use crate::ask_echo;
 
@@ -131,5 +132,60 @@ async fn models_past_the_limit_are_counted_as_other() {
     assert_eq!(metrics.values("nv_inference_request_success", "model"), ["m0", "m1", "other"]);
     assert_eq!(metrics.sum("nv_inference_request_success", &[("model", "other")]), 4.0);
     assert_eq!(metrics.sum("nv_inference_request_success", &[]), 6.0);
+    server.stop().await;
+}
+
+/// Summaries cost something for each request, and are off unless asked for; so are other quantiles.
+#[tokio::test(flavor = "multi_thread")]
+async fn summaries_and_tags_are_there_when_asked_for() {
+    const SUMMARIES: [&str; 5] = ["request", "queue", "compute_input", "compute_infer", "compute_output"];
+    let store = FolderStore::new();
+    let config = Config::new("m", "identity").input("X", "FP32", "-1").output("Y", "FP32", "-1");
+    let config = config.line("metric_tags { key: \"team\" value: \"search\" } response_cache { enable: true }");
+    store.put("m", &ArchiveBuilder::new().file("m/config.pbtxt", config.text()).directory("m/1").gzip());
+    let launch = store.launch().option("--cache-config", "local,size=1MiB");
+    let on = launch.clone().option("--metrics-config", "summary_latencies=true;summary_quantiles=0.5:0.05,0.75:0.01");
+    for (launch, expected) in [(launch, None), (on, Some("summary"))] {
+        let server = launch.start().await;
+        for data in [1.0, 1.0, 2.0] {
+            ask_echo(&server, "m", &[data]).await.ok();
+        }
+        let metrics = server.metrics().await;
+        let tags = [("model", "m"), ("version", "1"), ("_team", "search")];
+        assert_eq!(metrics.sum("nv_inference_request_success", &tags), 3.0);
+        assert!(metrics.has("nv_inference_request_failure", &[tags[0], tags[2], ("reason", "OTHER")]));
+        for (part, count) in SUMMARIES.iter().zip([3.0, 3.0, 2.0, 2.0, 2.0]) {
+            let name = format!("nv_inference_{part}_summary_us");
+            assert_eq!(metrics.kind(&name), expected, "{name}");
+            assert_eq!(metrics.values(&name, "quantile"), expected.map_or(vec![], |_| vec!["0.5", "0.75"]), "{name}");
+            let counted = metrics.sum(&format!("{name}_count"), &tags);
+            assert_eq!(counted, if expected.is_some() { count } else { 0.0 }, "{name}");
+        }
+        for (name, count) in [("nv_cache_hit_summary_per_model", 1.0), ("nv_cache_miss_summary_per_model", 2.0)] {
+            assert_eq!(metrics.kind(name), expected, "{name}");
+            assert_eq!(metrics.sum(&format!("{name}_count"), &tags), if expected.is_some() { count } else { 0.0 });
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_machine_is_measured_and_metrics_can_be_closed() {
+    let families = ["nv_cpu_utilization", "nv_cpu_memory_total_bytes", "nv_cpu_memory_used_bytes"];
+    let server = Launch::new().option("--metrics-interval-ms", "20").start().await;
+    let metrics = until("the machine is measured", async || {
+        let metrics = server.metrics().await;
+        families.iter().all(|name| metrics.has(name, &[])).then_some(metrics)
+    })
+    .await;
+    let [utilization, total, used] = families.map(|name| metrics.sum(name, &[]));
+    assert!((0.0..=1.0).contains(&utilization) && used > 1e6 && used < total, "{utilization} {used} {total}");
+    server.stop().await;
+    let server = Launch::new().option("--allow-cpu-metrics", "false").start().await;
+    let metrics = server.metrics().await;
+    assert!(!families.iter().any(|name| metrics.has(name, &[])));
+    server.stop().await;
+    let server = Launch::new().option("--allow-metrics", "false").start().await;
+    assert_eq!(server.log_lines_with(&["listening", "\"metrics\""]), 0);
     server.stop().await;
 }

@@ -140,6 +140,8 @@ pub struct ModelSpec {
     pub ragged: RaggedBatching,
     /// Answers may come from the response cache, where the server has one.
     pub response_cache: bool,
+    /// `metric_tags` of the configuration: labels of the model's metrics, each behind an underscore.
+    pub metric_tags: BTreeMap<String, String>,
     /// How long a request may take, when the parameter `infer_timeout` overrides the server's default.
     pub infer_timeout: Option<Duration>,
     /// Bytes that the model takes once loaded, when the parameter `memory_bytes` says so.
@@ -169,6 +171,7 @@ impl ModelSpec {
             sequence_batching: None,
             ragged: RaggedBatching::default(),
             response_cache: false,
+            metric_tags: BTreeMap::new(),
             infer_timeout: None,
             memory_bytes: None,
         }

@@ -43,7 +43,7 @@ impl ModelCache {
     pub fn new(config: &ModelCacheConfig, backends: Backends, archives: Option<Archives>) -> Arc<Self> {
         let metrics = CacheMetrics;
         let room = Room::new(config.budget.clone(), config.after_unload, metrics);
-        let labels = Arc::new(ModelLabels::new(config.metrics_model_limit));
+        let labels = Arc::new(ModelLabels::new(config.metrics_model_limit, config.metric_options));
         let loader = Arc::new(Loader::new(backends, labels.clone(), config));
         let loads = ArchiveLoads::new(room.clone(), loader, config);
         let targets = archives.map(|archives| TargetLoads::new(archives, loads.clone(), room.clone()));

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use inference::MemoryUsage;
-use scheduler::SchedulerConfig;
+use scheduler::{MetricOptions, SchedulerConfig};
 
 /// The model cache's bounds and intervals.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct ModelCacheConfig {
     pub load_queue_size: usize,
     /// How many executions run at once.
     pub execution_concurrency: NonZeroUsize,
+    /// Metrics that are kept only when asked for.
+    pub metric_options: MetricOptions,
     /// How many model names metrics tell apart.
     pub metrics_model_limit: usize,
     /// Called after each unload, on a thread that may block: gives freed memory back to the system.

@@ -8,6 +8,7 @@ use inference::{MemoryUsage, ModelStatistics};
 use parking_lot::Mutex;
 
 use crate::metric::ModelMetrics;
+use crate::metric_options::{MetricOptions, labels};
 use crate::tally::Tally;
 
 /// Hands out values for the metric label `model`: the first so many names as they are, then `other` for every new one.
@@ -17,6 +18,7 @@ use crate::tally::Tally;
 #[derive(Debug)]
 pub struct ModelLabels {
     limit: usize,
+    options: MetricOptions,
     other: Arc<str>,
     known: Mutex<HashMap<Arc<str>, Versions>>,
 }
@@ -29,14 +31,17 @@ impl ModelLabels {
     pub const OTHER: &'static str = "other";
 
     /// Labels for at most `limit` names.
-    pub fn new(limit: usize) -> Self {
-        ModelLabels { limit, other: Arc::from(Self::OTHER), known: Mutex::default() }
+    pub fn new(limit: usize, options: MetricOptions) -> Self {
+        ModelLabels { limit, options, other: Arc::from(Self::OTHER), known: Mutex::default() }
     }
 
-    /// Metrics of one version of a model, under its label.
-    pub fn metrics(&self, name: &str, version: u64) -> ModelMetrics {
+    /// Metrics of one version of a model, under its label and the `metric_tags` of its configuration. What shares a label with
+    /// others has no tags.
+    pub fn metrics(&self, name: &str, version: u64, tags: &BTreeMap<String, String>) -> ModelMetrics {
         let (label, tally) = self.kept_or_new(name, version);
-        ModelMetrics::counting_into(tally, &label, version)
+        let none = BTreeMap::new();
+        let tags = if *label == *name { tags } else { &none };
+        ModelMetrics::counting_into(tally, labels(&label, version, tags), self.options)
     }
 
     fn kept_or_new(&self, name: &str, version: u64) -> (Arc<str>, Arc<Tally>) {
@@ -65,7 +70,7 @@ mod tests {
 
     #[test]
     fn names_past_the_limit_share_a_value() {
-        let labels = ModelLabels::new(2);
+        let labels = ModelLabels::new(2, MetricOptions::default());
         let given: Vec<String> =
             ["a", "b", "c", "a", "d", "b"].iter().map(|name| labels.kept_or_new(name, 1).0.to_string()).collect();
         assert_eq!(given, ["a", "b", "other", "a", "other", "b"]);
@@ -73,7 +78,7 @@ mod tests {
 
     #[test]
     fn statistics_are_kept_as_long_as_the_label() {
-        let labels = ModelLabels::new(1);
+        let labels = ModelLabels::new(1, MetricOptions::default());
         for name in ["a", "past the limit"] {
             labels.kept_or_new(name, 2).1.executed(1, None);
         }

@@ -1,6 +1,7 @@
 //! Triton's statistics of one model, and the guard that gives every request exactly one outcome. What is counted here goes to
 //! the metrics (`nv_inference_*`) and to the model's [`Tally`], from which clients are told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use inference::{ComputeTiming, Error, ErrorKind, Origin, Result};
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use tokio::time::Instant;
 
+use crate::metric_options::{Labels, MetricOptions, Summaries, labels};
 use crate::tally::Tally;
 use crate::together::Execution;
 
@@ -52,31 +54,32 @@ pub struct ModelMetrics {
     copies: Counter,
     apart: Counter,
     tally: Arc<Tally>,
-    labels: [(&'static str, String); 2],
+    summaries: Option<Arc<Summaries>>,
+    labels: Labels,
 }
 
 impl ModelMetrics {
     /// Registers the series of a model under a label of its own. Every series exists, at 0, from here on.
     pub fn new(label: &str, version: u64) -> Self {
-        ModelMetrics::counting_into(Arc::default(), label, version)
+        let labels = labels(label, version, &BTreeMap::new());
+        ModelMetrics::counting_into(Arc::default(), labels, MetricOptions::default())
     }
 
     /// As [`ModelMetrics::new`], with statistics that go on from where they were; see [`crate::ModelLabels::metrics`].
-    pub(crate) fn counting_into(tally: Arc<Tally>, label: &str, version: u64) -> Self {
-        let (model, version) = (label.to_owned(), version.to_string());
+    pub(crate) fn counting_into(tally: Arc<Tally>, labels: Labels, options: MetricOptions) -> Self {
         let count = |name: &'static str| {
-            let counter = counter!(name, "model" => model.clone(), "version" => version.clone());
+            let counter = counter!(name, &labels);
             counter.increment(0);
             counter
         };
-        let failure = |reason: &'static str| {
-            let labels = [("model", model.clone()), ("reason", reason.to_owned()), ("version", version.clone())];
+        let failure = |reason: &str| {
+            let mut labels = labels.clone();
+            labels.insert(1, ("reason".to_owned(), reason.to_owned()));
             let counter = counter!("nv_inference_request_failure", &labels);
             counter.increment(0);
             counter
         };
-        let pending =
-            gauge!("nv_inference_pending_request_count", "model" => model.clone(), "version" => version.clone());
+        let pending = gauge!("nv_inference_pending_request_count", &labels);
         pending.increment(0.0);
         ModelMetrics {
             success: count("nv_inference_request_success"),
@@ -93,8 +96,19 @@ impl ModelMetrics {
             copies: counter!("panoply_tensor_copies_total", "reason" => "batching"),
             apart: count("panoply_failed_batches_total"),
             tally,
-            labels: [("model", model), ("version", version)],
+            summaries: options.summaries.then(|| Arc::new(Summaries::new(&labels))),
+            labels,
         }
+    }
+
+    /// The labels of the model's series.
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Its summaries, where they are kept.
+    pub(crate) fn summaries(&self) -> Option<&Arc<Summaries>> {
+        self.summaries.as_ref()
     }
 
     /// The model's statistics.
@@ -201,6 +215,9 @@ impl Outcome<'_> {
         metrics.input_us.increment(micros(served.compute.input));
         metrics.infer_us.increment(micros(served.compute.infer));
         metrics.output_us.increment(micros(served.compute.output));
+        if let Some(summaries) = &metrics.summaries {
+            summaries.answered(took, served.queued, Some(&served.compute));
+        }
     }
 }
 
@@ -218,6 +235,7 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 
 /// Describes this crate's metrics to the recorder, in the words of Triton's own scrape.
 pub fn describe_metrics() {
+    crate::metric_options::describe_metrics();
     crate::response_cache::describe_metrics();
     let counters = [
         ("nv_inference_request_success", "Number of successful inference requests, all batch sizes"),

@@ -238,6 +238,19 @@ pub(crate) struct OperationArgs {
     /// How many model names metrics tell apart; the rest is counted as `other`
     #[arg(long, env = "PANOPLY_METRICS_MODEL_LIMIT", value_name = "N", default_value = "1000")]
     pub(crate) metrics_model_limit: usize,
+    /// Serve metrics; `--allow-metrics=false` keeps their port closed
+    #[arg(long, env = "PANOPLY_ALLOW_METRICS", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub(crate) allow_metrics: bool,
+    /// Measure the machine's CPU and memory for the metrics (`nv_cpu_*`)
+    #[arg(long, env = "PANOPLY_ALLOW_CPU_METRICS", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub(crate) allow_cpu_metrics: bool,
+    /// How often they are measured, in milliseconds
+    #[arg(long, env = "PANOPLY_METRICS_INTERVAL_MS", value_name = "N", default_value = "2000")]
+    pub(crate) metrics_interval_ms: u64,
+    /// Metrics that are off unless asked for, as Triton is told of them: `summary_latencies=true` for summaries of latencies,
+    /// `summary_quantiles=0.5:0.05,0.99:0.001` for other quantiles; may be given several times
+    #[arg(long, env = "PANOPLY_METRICS_CONFIG", value_name = "KEY=VALUE", value_delimiter = ';')]
+    pub(crate) metrics_config: Vec<String>,
     /// Log lines as text or as JSON
     #[arg(long, env = "PANOPLY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,

@@ -1,6 +1,7 @@
 //! The binary `panoply`.
 
 mod args;
+mod machine;
 mod memory;
 mod options_table;
 mod serve;

@@ -28,7 +28,7 @@ const UNLOAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a port cannot be bound, or start-up fails.
 pub(crate) async fn run(settings: Settings) -> Result<()> {
     settings.transport.unheeded.iter().for_each(|text| tracing::warn!("{text}"));
-    let metrics = telemetry::start_metrics()?;
+    let metrics = telemetry::start_metrics(&settings.metrics)?;
     tokio::spawn(keep_up(metrics.clone()));
     let mut stop = StopSignal::listen()?;
     let ports = Ports::bind(&settings).await?;
@@ -92,7 +92,8 @@ impl StopSignal {
 struct Ports {
     http: TcpListener,
     grpc: TcpListener,
-    metrics: TcpListener,
+    /// None where metrics are not served.
+    metrics: Option<TcpListener>,
     sagemaker: TcpListener,
 }
 
@@ -105,13 +106,16 @@ impl Ports {
         let ports = Ports {
             http: bind(addresses.http, "--http-port").await?,
             grpc: bind(addresses.grpc, "--grpc-port").await?,
-            metrics: bind(addresses.metrics, "--metrics-port").await?,
+            metrics: match settings.metrics.are_served {
+                true => Some(bind(addresses.metrics, "--metrics-port").await?),
+                false => None,
+            },
             sagemaker: bind(addresses.sagemaker, "--sagemaker-port").await?,
         };
-        let [http, grpc, metrics, sagemaker] = [&ports.http, &ports.grpc, &ports.metrics, &ports.sagemaker];
-        let [http, grpc] = [http.local_addr()?, grpc.local_addr()?];
-        let [metrics, sagemaker] = [metrics.local_addr()?, sagemaker.local_addr()?];
-        tracing::info!(%http, %grpc, %metrics, %sagemaker, "listening");
+        let [http, grpc, sagemaker] = [&ports.http, &ports.grpc, &ports.sagemaker];
+        let [http, grpc, sagemaker] = [http.local_addr()?, grpc.local_addr()?, sagemaker.local_addr()?];
+        let metrics = ports.metrics.as_ref().map(TcpListener::local_addr).transpose()?.map(tracing::field::display);
+        tracing::info!(%http, %grpc, metrics, %sagemaker, "listening");
         Ok(ports)
     }
 
@@ -135,10 +139,10 @@ impl Ports {
             (self.http, frontend::http_router(services.clone(), config.clone()), http),
             (self.grpc, frontend::grpc_router(services.clone(), config.clone(), closing), grpc),
             (self.sagemaker, frontend::sagemaker_router(services, config), others.clone()),
-            (self.metrics, frontend::metrics_router(Arc::new(move || metrics.render())), others),
         ];
+        let render = move |port| (port, frontend::metrics_router(Arc::new(move || metrics.render())), others);
         let mut servers = JoinSet::new();
-        for (listener, router, connections) in ports {
+        for (listener, router, connections) in ports.into_iter().chain(self.metrics.map(render)) {
             servers.spawn(frontend::serve(listener, router, drain.clone(), connections));
         }
         servers

@@ -1,5 +1,6 @@
 //! Arguments checked and typed: every problem is found, and reported, before a port is bound.
 
+mod metrics;
 mod response_cache;
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,9 +10,11 @@ use std::time::Duration;
 
 use repository::{S3Config, S3Credentials};
 
-use crate::args::{LimitArgs, LogFormat, ModelArgs, NetworkArgs, ServeArgs};
+use crate::args::{LimitArgs, LogFormat, ModelArgs, NetworkArgs, OperationArgs, ServeArgs};
 use crate::tracing_config::{self, TraceConfig};
 use crate::transport::TransportSettings;
+
+pub(crate) use metrics::MetricsSettings;
 
 /// Where archives come from.
 #[derive(Clone, Debug)]
@@ -73,6 +76,7 @@ pub(crate) struct Settings {
     pub(crate) max_archive_ratio: u64,
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) metrics: MetricsSettings,
     pub(crate) metrics_model_limit: usize,
     pub(crate) trace: TraceConfig,
     pub(crate) log_format: LogFormat,
@@ -132,6 +136,7 @@ impl Settings {
             max_archive_ratio: check.positive("--max-archive-ratio", limits.max_archive_ratio),
             drain_delay: check.time("--drain-delay", operation.drain_delay),
             drain_timeout: check.time("--drain-timeout", operation.drain_timeout),
+            metrics: check.metrics(&operation),
             metrics_model_limit: operation.metrics_model_limit,
             trace: check.trace(&operation.trace_config),
             log_format: operation.log_format,
@@ -169,6 +174,12 @@ impl Check {
             self.problem(problem);
             None
         })
+    }
+
+    fn metrics(&mut self, operation: &OperationArgs) -> MetricsSettings {
+        let (settings, problems) = metrics::settings(operation);
+        self.problems.extend(problems);
+        settings
     }
 
     fn positive(&mut self, option: &str, number: u64) -> u64 {

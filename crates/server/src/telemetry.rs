@@ -7,6 +7,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::LogFormat;
+use crate::machine;
+use crate::settings::MetricsSettings;
 
 /// Upper bounds of the buckets of every histogram of durations, in seconds: 100 µs to 10 min.
 const SECONDS: [f64; 20] = [
@@ -29,18 +31,23 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) -> Result<()> {
     Ok(())
 }
 
-/// Installs the recorder that every crate's metrics go to, and describes them.
+/// Installs the recorder that every crate's metrics go to, describes them, and measures the machine from time to time.
 ///
 /// # Errors
 /// When a recorder is installed already.
-pub(crate) fn start_metrics() -> Result<PrometheusHandle> {
+pub(crate) fn start_metrics(settings: &MetricsSettings) -> Result<PrometheusHandle> {
     let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
+    // What has no buckets is a summary.
+    let builder = builder.set_quantiles(&settings.quantiles)?;
     let handle = builder.install_recorder()?;
     repository::describe_metrics();
     scheduler::describe_metrics();
     model_cache::describe_metrics();
     backend_onnxruntime::describe_metrics();
     frontend::describe_metrics();
+    if let Some(interval) = settings.cpu_interval {
+        tokio::spawn(machine::measure(interval));
+    }
     crate::trace_export::describe_metrics();
     Ok(handle)
 }

@@ -79,6 +79,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         );
     }
     ModelCacheConfig {
+        metric_options: settings.metrics.options,
         response_cache_bytes: settings.response_cache_bytes,
         budget,
         gpus: gpus.iter().map(|gpu| gpu.ordinal).collect(),

@@ -48,7 +48,7 @@ impl Loader {
         let mut versions = BTreeMap::new();
         for version in &model.versions {
             let info = info(&model, *version, labels.clone());
-            let metrics = self.labels.metrics(label, *version);
+            let metrics = self.labels.metrics(label, *version, &model.spec.metric_tags);
             let of_cache = self.response_cache.as_ref().filter(|_| model.spec.response_cache);
             let of_cache = of_cache.map(|cache| (cache.clone(), metrics.of_cache()));
             let (tally, mut memory) = (metrics.tally().clone(), MemoryUsage::default());

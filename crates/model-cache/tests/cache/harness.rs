@@ -12,7 +12,7 @@ use inference::{
 };
 use model_cache::{Archives, Backends, ModelCache, ModelCacheConfig};
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore};
-use scheduler::SchedulerConfig;
+use scheduler::{MetricOptions, SchedulerConfig};
 use tempfile::TempDir;
 use test_util::archive::ArchiveBuilder;
 
@@ -169,6 +169,7 @@ fn config(budget: u64) -> ModelCacheConfig {
     let two = NonZeroUsize::new(2).expect("not zero");
     ModelCacheConfig {
         response_cache_bytes: None,
+        metric_options: MetricOptions::default(),
         budget: MemoryUsage::on(Device::Host, budget),
         gpus: Vec::new(),
         store_check_interval: Duration::from_secs(60),

@@ -99,6 +99,7 @@ pub(super) fn of_config(
             _ => None,
         },
         ragged: ragged::ragged(config, &mut findings),
+        metric_tags: parameters::metric_tags(config, &mut findings),
         response_cache: caching::response_cache(name, config, &mut findings),
         sequence_batching: match &config.scheduling_choice {
             Some(SchedulingChoice::SequenceBatching(given)) => {

@@ -40,7 +40,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("instance_group", Used),
             ("default_model_filename", Used),
             ("cc_model_filenames", Refused("another model file than the one meant for the GPU would be loaded")),
-            ("metric_tags", PassedOver("they label metrics")),
+            ("metric_tags", Used),
             ("parameters", Used),
             ("model_warmup", PassedOver("it runs before the first request")),
             ("model_operations", Refused("the model's own operators would be missing")),

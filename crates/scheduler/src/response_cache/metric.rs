@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, gauge};
+use metrics::{Counter, Gauge, Histogram, gauge, histogram};
 
 use crate::metric::{ModelMetrics, micros};
+use crate::metric_options::{Summaries, microseconds};
 use crate::tally::Tally;
 
 /// Counts hits and misses of one model. A hit is a successful request as well.
@@ -16,7 +17,15 @@ pub struct CacheMetrics {
     hit_us: Counter,
     misses: Counter,
     miss_us: Counter,
+    summaries: Option<CacheSummaries>,
     tally: Arc<Tally>,
+}
+
+/// Kept where the model's own summaries are.
+struct CacheSummaries {
+    hit: Histogram,
+    miss: Histogram,
+    model: Arc<Summaries>,
 }
 
 impl CacheMetrics {
@@ -29,6 +38,11 @@ impl CacheMetrics {
             hit_us: series("nv_cache_hit_duration_per_model"),
             misses: series("nv_cache_num_misses_per_model"),
             miss_us: series("nv_cache_miss_duration_per_model"),
+            summaries: model.summaries().map(|summaries| CacheSummaries {
+                hit: histogram!("nv_cache_hit_summary_per_model", model.labels()),
+                miss: histogram!("nv_cache_miss_summary_per_model", model.labels()),
+                model: summaries.clone(),
+            }),
             tally: model.tally().clone(),
         }
     }
@@ -40,6 +54,10 @@ impl CacheMetrics {
         self.hits.increment(1);
         self.hit_us.increment(micros(took));
         self.tally.hit(took);
+        if let Some(summaries) = &self.summaries {
+            summaries.hit.record(microseconds(took));
+            summaries.model.answered(took, Duration::ZERO, None);
+        }
     }
 
     /// A request was not; `took` is the time for looking, and for putting the model's answer in.
@@ -47,6 +65,9 @@ impl CacheMetrics {
         self.misses.increment(1);
         self.miss_us.increment(micros(took));
         self.tally.missed(took);
+        if let Some(summaries) = &self.summaries {
+            summaries.miss.record(microseconds(took));
+        }
     }
 }
 

@@ -54,6 +54,19 @@ pub(super) fn adaptive_batching(
     }
 }
 
+/// The most labels that `metric_tags` may add to a model's metrics.
+const MOST_TAGS: usize = 16;
+
+/// `metric_tags`.
+pub(super) fn metric_tags(config: &ModelConfig, findings: &mut Findings) -> BTreeMap<String, String> {
+    let count = config.metric_tags.len();
+    if count > MOST_TAGS {
+        findings.add("metric_tags", format!("there are {count} tags; at most {MOST_TAGS} are allowed"));
+        return BTreeMap::new();
+    }
+    config.metric_tags.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 fn refuse<T>(key: &str, text: &str, expected: &str, findings: &mut Findings) -> Option<T> {
     findings.add(format!("parameters[{key:?}].string_value"), format!("`{key}` is {text:?}, expected {expected}"));
     None
