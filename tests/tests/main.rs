@@ -7,6 +7,7 @@ mod clients;
 mod connections;
 mod container;
 mod crash;
+mod decoupled;
 mod dialects;
 mod disk;
 mod encoding;

@@ -14,6 +14,7 @@ use inference::{
 use crate::App;
 use crate::body::{self, Frames, Whole};
 use crate::codec::{self, Announce, Answer, Encoded, Framing, Layout, WireRequest};
+use crate::decoupled;
 use crate::shared_memory;
 use crate::status::{Failure, Status};
 use crate::telemetry::{InFlight, Surface, count_copy};
@@ -142,12 +143,13 @@ async fn run(
         span.admit(&mut request);
     }
     // ─► the models ─►
-    let mut response = app.services.inference.infer(request).await?;
+    let answered = app.services.inference.infer(request).await;
+    let mut response = answered.map_err(|error| decoupled::explain(app, &key, decoupled::HTTP, error))?;
     response.cache = found.or(response.cache);
     if let Some(span) = &mut span {
         span.answer(&response);
     }
-    shared_memory::store(shared_outputs, &response).await?;
+    shared_memory::store(&shared_outputs, &response).await?;
     // ─► bytes
     let mut headers = HeaderMap::new();
     if let Some(outcome) = &response.cache {

@@ -12,6 +12,7 @@ mod codec;
 mod compression;
 mod config;
 mod connection;
+mod decoupled;
 mod encoding;
 mod gathered;
 mod generate;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{Device, InferRequest, InferResponse, MemoryUsage, ModelSpec, Result};
+use crate::{Device, Error, InferRequest, InferResponse, MemoryUsage, ModelSpec, ResponseSink, Result};
 
 /// One version of a model on disk.
 #[derive(Clone, Debug)]
@@ -92,6 +92,25 @@ pub trait ModelInstance: Send {
     ///
     /// After a panic the instance is not used again.
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>>;
+
+    /// Runs one request of a decoupled model (`model_transaction_policy { decoupled: true }`), which may have any number of
+    /// responses, and blocks until the instance is ready for another request. The responses may go on from a thread of the
+    /// backend's own after that. The default answers once, with what [`ModelInstance::execute`] returns.
+    ///
+    /// After a panic the instance is not used again.
+    fn stream(&mut self, request: InferRequest, mut responses: Box<dyn ResponseSink>) {
+        let mut results = self.execute(Batch { requests: vec![request] });
+        let result = match (results.pop(), results.len()) {
+            (Some(result), 0) => result,
+            (_, others) => Err(Error::internal(format!(
+                "a backend returned {} results for a batch of 1 request",
+                others + usize::from(others > 0)
+            ))
+            .from_model()),
+        };
+        let sent = result.and_then(|response| responses.send(InferResponse { is_final: true, ..response }));
+        responses.end(sent);
+    }
 
     /// Whether executing this batch is over in some 100 µs, waits for nothing and cannot hang. Then it runs in the request's
     /// own task: handing it to another would cost more.

@@ -16,12 +16,15 @@ pub mod identity;
 mod key;
 mod model;
 mod ragged;
+pub mod repeat;
 mod request;
 mod reshape;
 mod response;
 mod sequence;
 mod service;
 mod shape;
+mod sink;
+pub mod square;
 mod statistics;
 mod stream;
 mod tensor;
@@ -48,6 +51,7 @@ pub use service::{
     BoxFuture, BoxStream, Description, IndexEntry, InferenceService, ModelControl, ModelState, RegisteredModel,
 };
 pub use shape::Shape;
+pub use sink::ResponseSink;
 pub use statistics::{BatchStatistics, InferStatistics, ModelStatistics, ResponseStatistics, StatisticDuration};
 pub use tensor::{Element, NamedTensor, Tensor, TensorName};
 pub use trace::{EndedSpan, Span, SpanRecorder, Trace, TraceContext};

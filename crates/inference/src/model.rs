@@ -105,6 +105,16 @@ pub struct StepSpec {
 pub struct EnsembleSpec {
     /// The steps.
     pub steps: Vec<StepSpec>,
+    /// How many responses of a decoupled step may be under way in the steps below it, for each request; `None` for the
+    /// server's own bound.
+    pub max_inflight_requests: Option<u32>,
+}
+
+impl EnsembleSpec {
+    /// An ensemble of these steps.
+    pub fn new(steps: Vec<StepSpec>) -> Self {
+        EnsembleSpec { steps, max_inflight_requests: None }
+    }
 }
 
 /// A model's configuration, reduced to what serving it needs (the full message is in [`ModelInfo::config`]).
@@ -132,6 +142,8 @@ pub struct ModelSpec {
     pub parameters: BTreeMap<String, String>,
     /// The steps, for an ensemble.
     pub ensemble: Option<EnsembleSpec>,
+    /// A request may have any number of responses, zero included. Derived from the steps for an ensemble.
+    pub decoupled: bool,
     /// How requests are joined into batches; `None` where each runs on its own.
     pub dynamic_batching: Option<DynamicBatching>,
     /// How requests that belong together reach the model; `None` where each stands alone. Never beside `dynamic_batching`.
@@ -167,6 +179,7 @@ impl ModelSpec {
             instance_groups: vec![InstanceGroup::default()],
             parameters: BTreeMap::new(),
             ensemble: None,
+            decoupled: false,
             dynamic_batching: None,
             sequence_batching: None,
             ragged: RaggedBatching::default(),

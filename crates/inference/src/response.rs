@@ -20,6 +20,9 @@ pub struct InferResponse {
     pub model: Option<Arc<ModelInfo>>,
     /// Where the model was found; set by the model cache for target models.
     pub cache: Option<CacheOutcome>,
+    /// The model said that this is its last response to the request. That it did not say so means nothing: what comes after
+    /// the last response of a stream is the stream's end.
+    pub is_final: bool,
     /// Kept until the answer has been written: pins the model whose memory the outputs may share. Set by the model cache.
     pub guard: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -45,6 +48,16 @@ pub struct ComputeTiming {
     pub infer: Duration,
     /// Handing out outputs.
     pub output: Duration,
+}
+
+impl ComputeTiming {
+    /// Adds another execution's (saturating).
+    pub fn add(&mut self, more: &ComputeTiming) {
+        let add = |sum: &mut Duration, more: Duration| *sum = sum.saturating_add(more);
+        add(&mut self.input, more.input);
+        add(&mut self.infer, more.infer);
+        add(&mut self.output, more.output);
+    }
 }
 
 /// Where a request found its model.

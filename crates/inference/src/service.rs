@@ -22,6 +22,9 @@ pub type BoxStream<'a, T> = Pin<Box<dyn Stream<Item = T> + Send + 'a>>;
 /// Dropping the future cancels the request: what has not started will not start.
 pub trait InferenceService: Send + Sync {
     /// Runs one request. Every call ends exactly once: in a response or in an error.
+    ///
+    /// # Errors
+    /// Unsupported when the model is decoupled, apart from what the model and the way to it may end in.
     fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>>;
 
     /// Runs one request of a model that may answer any number of times (`decoupled`), or once. The stream ends after the
@@ -106,6 +109,11 @@ pub trait ModelControl: Send + Sync {
 
     /// Whether a request for this model would be answered without waiting for a load. Never starts one.
     fn is_model_ready(&self, key: &ModelKey) -> bool;
+
+    /// Whether a request for this model may have any number of responses; `None` where that is not known without a load.
+    fn is_decoupled(&self, _key: &ModelKey) -> Option<bool> {
+        None
+    }
 
     /// What the models have done: all that are in memory for the empty key; for an archive its entry model, then its other
     /// models. Loads nothing: what is not in memory has only what is kept of it.

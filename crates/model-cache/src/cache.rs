@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use futures::StreamExt;
 use inference::{
-    BoxFuture, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, ModelKey, Result, Span,
-    TargetModel, Trace,
+    BoxFuture, BoxStream, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, ModelKey,
+    Result, Span, TargetModel, Trace,
 };
 
 use scheduler::ModelLabels;
@@ -174,6 +175,24 @@ impl InferenceService for ModelCache {
             // Outputs may lie in the model's memory: it stays until they are written.
             response.guard = Some(Arc::new(pin));
             Ok(response)
+        })
+    }
+
+    fn infer_stream(&self, request: InferRequest) -> BoxStream<'_, Result<InferResponse>> {
+        Box::pin(async_stream::try_stream! {
+            let route = self.route(&request.model)?;
+            let (pin, mut cache) = self.acquire(&route, request.deadline, request.trace.as_ref()).await?;
+            let served = pin.find(route.model.as_deref(), request.model.version)?;
+            // One pin for the stream; each of its answers keeps it for as long as that is written.
+            let guard = Arc::new(pin.clone());
+            let mut responses = served.service.infer_stream(request);
+            while let Some(response) = responses.next().await {
+                let mut response = response.inspect_err(|_| self.replace_broken(&pin))?;
+                // The first answer tells where the model was found.
+                response.cache = cache.take();
+                response.guard = Some(guard.clone());
+                yield response;
+            }
         })
     }
 }

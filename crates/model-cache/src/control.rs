@@ -26,6 +26,14 @@ impl ModelControl for ModelCache {
         })
     }
 
+    fn is_decoupled(&self, key: &ModelKey) -> Option<bool> {
+        let route = self.route(key).ok()?;
+        self.room.read(|residency| {
+            let archive = residency.peek(&route.archive)?;
+            Some(archive.find(route.model.as_deref(), key.version).ok()?.info.spec.decoupled)
+        })
+    }
+
     fn describe(&self, key: &ModelKey, deadline: Option<Instant>) -> BoxFuture<'_, Result<Description>> {
         let key = key.clone();
         Box::pin(async move {

@@ -41,7 +41,8 @@ pub(crate) struct Rules {
 impl Rules {
     /// The rules of a model; `None` where it does not ask for batching. `adaptive` is for models that do not say.
     pub(crate) fn of(spec: &ModelSpec, adaptive: bool) -> Option<Rules> {
-        let batching = spec.dynamic_batching.as_ref()?;
+        // Responses that come one by one cannot be split by request: those of a decoupled model run on their own.
+        let batching = spec.dynamic_batching.as_ref().filter(|_| !spec.decoupled)?;
         let max_rows = spec.max_batch_size.max(1);
         let preferred = batching.preferred_batch_sizes.iter().copied().filter(|size| *size <= max_rows).collect();
         let (delay, in_order) = (batching.max_queue_delay, batching.preserve_ordering);

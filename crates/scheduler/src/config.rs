@@ -1,5 +1,6 @@
 //! What bounds the waiting and running of requests.
 
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use inference::{InferRequest, ModelSpec};
@@ -14,6 +15,26 @@ pub struct SchedulerConfig {
     pub infer_timeout: Duration,
     /// Whether models with dynamic batching learn how long to wait for others, where they do not say.
     pub adaptive_batching: bool,
+    /// How responses of decoupled models wait for their clients.
+    pub stream: StreamConfig,
+}
+
+/// The bounds of the responses of one request to a decoupled model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// How many responses may wait for the client before the model waits for it; also how many responses of a decoupled step
+    /// may be under way in the rest of its ensemble, where that does not say (`--stream-buffer-size`).
+    pub buffer_size: NonZeroUsize,
+    /// How long a model may wait for the client, all responses of a request together (`--stream-stall-timeout`).
+    pub stall_timeout: Duration,
+}
+
+impl StreamConfig {
+    /// What the server's settings default to.
+    pub const DEFAULT: StreamConfig = StreamConfig {
+        buffer_size: NonZeroUsize::new(16).expect("16 is not 0"),
+        stall_timeout: Duration::from_secs(30),
+    };
 }
 
 impl SchedulerConfig {
@@ -34,8 +55,12 @@ mod tests {
 
     #[test]
     fn the_first_of_deadline_and_timeout_counts() {
-        let config =
-            SchedulerConfig { max_queue_size: 1, infer_timeout: Duration::from_secs(10), adaptive_batching: false };
+        let config = SchedulerConfig {
+            max_queue_size: 1,
+            infer_timeout: Duration::from_secs(10),
+            adaptive_batching: false,
+            stream: StreamConfig::DEFAULT,
+        };
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut spec = ModelSpec::new("m", "identity");

@@ -6,23 +6,30 @@ use std::sync::Arc;
 use inference::{Error, Result};
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 /// The right to run something, one of as many as there are places in the [`Executor`]; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct ExecutionPermit(#[expect(dead_code, reason = "held, never read")] OwnedSemaphorePermit);
 
+/// Executions that may wait for their clients at once without a permit. Each occupies a thread, and the runtime has some
+/// hundreds of those.
+const PARKING_PLACES: usize = 128;
+
 /// Bounds how many executions run at once in the whole process; clones share the bound. Who waits is served in order.
 #[derive(Clone, Debug)]
 pub struct Executor {
     permits: Arc<Semaphore>,
+    parking: Arc<Semaphore>,
 }
 
 impl Executor {
     /// At most `concurrency` executions at once.
     pub fn new(concurrency: NonZeroUsize) -> Self {
-        Executor { permits: Arc::new(Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS))) }
+        let permits = Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS));
+        Executor { permits: Arc::new(permits), parking: Arc::new(Semaphore::new(PARKING_PLACES)) }
     }
 
     /// A permit, if one is free and nobody waits for it.
@@ -53,16 +60,7 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Result<T, Overdue>> {
     let permit = Arc::new(Mutex::new(Some(permit)));
-    let held = permit.clone();
-    let work = move || {
-        let result = work();
-        drop(held.lock().take());
-        result
-    };
-    let running = match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => tokio::task::spawn_blocking(work),
-        _ => tokio::spawn(async move { tokio::task::block_in_place(work) }),
-    };
+    let running = start_blocking(permit.clone(), work);
     let ended = match deadline {
         None => running.await,
         Some(deadline) => match timeout_at(deadline, running).await {
@@ -76,6 +74,68 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
     ended.map(Ok).map_err(|error| {
         Error::unavailable("the server is shutting down, the request was not run; send it again").with_source(error)
     })
+}
+
+/// A permit that may be given back before its work is done.
+type HeldPermit = Arc<Mutex<Option<ExecutionPermit>>>;
+
+fn start_blocking<T: Send + 'static>(held: HeldPermit, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let work = move || {
+        let result = work();
+        drop(held.lock().take());
+        result
+    };
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => tokio::task::spawn_blocking(work),
+        _ => tokio::spawn(async move { tokio::task::block_in_place(work) }),
+    }
+}
+
+/// The permit of work that waits for its client now and then.
+#[derive(Clone)]
+pub(crate) struct PermitSlot {
+    executor: Executor,
+    held: HeldPermit,
+}
+
+impl PermitSlot {
+    pub(crate) fn new(executor: Executor, permit: ExecutionPermit) -> Self {
+        PermitSlot { executor, held: Arc::new(Mutex::new(Some(permit))) }
+    }
+
+    /// As [`run_blocking`], but nobody waits here.
+    pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        start_blocking(self.held.clone(), work)
+    }
+
+    /// Gives the permit back for good: the work is overdue.
+    pub(crate) fn give_up(&self) {
+        drop(self.held.lock().take());
+    }
+
+    /// Gives the permit back while the work waits, if there is a place to wait.
+    pub(crate) fn park(&self) -> Parked<'_> {
+        let place = self.executor.parking.try_acquire().ok();
+        let given_back = place.is_some() && self.held.lock().take().is_some();
+        Parked { slot: self, given_back, _place: place }
+    }
+}
+
+/// Work that waits.
+pub(crate) struct Parked<'s> {
+    slot: &'s PermitSlot,
+    given_back: bool,
+    _place: Option<SemaphorePermit<'s>>,
+}
+
+impl Parked<'_> {
+    /// Waits for a permit, if one was given back; blocks.
+    pub(crate) fn resume(self) {
+        if self.given_back {
+            let permit = futures::executor::block_on(self.slot.executor.permit());
+            *self.slot.held.lock() = Some(permit);
+        }
+    }
 }
 
 /// The work was not done in time. It goes on, and its result is lost.

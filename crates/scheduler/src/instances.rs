@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use inference::{Batch, Error, InferResponse, ModelInstance, ModelName, Result};
+use inference::{Batch, Error, InferRequest, InferResponse, ModelInstance, ModelName, ResponseSink, Result};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
@@ -123,6 +123,16 @@ impl Lease {
     pub(crate) fn execute(&mut self, batch: Batch) -> Result<Vec<Result<InferResponse>>> {
         let Some(instance) = self.instance.as_mut() else { return Err(self.pool.nothing_left()) };
         catch_unwind(AssertUnwindSafe(|| instance.execute(batch))).map_err(|payload| self.bury(payload.as_ref()))
+    }
+
+    /// Runs one request of a decoupled model; blocks. The responses may go on after that.
+    ///
+    /// # Errors
+    /// Internal, by the model, when the instance panics; it is dropped then.
+    pub(crate) fn stream(mut self, request: InferRequest, responses: Box<dyn ResponseSink>) -> Result<()> {
+        let instance = self.instance.as_mut().expect("invariant: a lease holds its instance until it ends");
+        let streamed = catch_unwind(AssertUnwindSafe(|| instance.stream(request, responses)));
+        streamed.map_err(|payload| self.bury(payload.as_ref()))
     }
 
     fn bury(&mut self, payload: &(dyn Any + Send)) -> Error {

@@ -6,6 +6,7 @@
 mod answer;
 mod batcher;
 mod config;
+mod decoupled;
 mod dynamic;
 mod ensemble;
 pub mod ensemble_plan;
@@ -19,12 +20,13 @@ mod metric_options;
 mod model;
 mod queue;
 mod response_cache;
+mod responses;
 mod sequence;
 mod spans;
 mod tally;
 mod together;
 
-pub use config::SchedulerConfig;
+pub use config::{SchedulerConfig, StreamConfig};
 pub use ensemble::Ensemble;
 pub use ensemble_plan::{EnsemblePlan, PlanProblem, PlannedStep};
 pub use executor::Executor;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use inference::{
-    Batch, BoxFuture, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage, ModelInfo,
-    ModelInstance, ModelSpec, Result,
+    Batch, BoxFuture, BoxStream, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage,
+    ModelInfo, ModelInstance, ModelSpec, Result,
 };
 use tokio::time::Instant;
 
 use crate::answer::{Expectation, conform, prepare};
 use crate::config::SchedulerConfig;
+use crate::decoupled;
 use crate::dynamic::{Answer, DynamicQueue};
 use crate::executor::{Executor, Overdue, overdue, run_blocking};
 use crate::instances::InstancePool;
@@ -24,15 +25,15 @@ use crate::together::run_batch;
 ///
 /// Dropping the last reference frees the model, once the executions that run have ended.
 pub struct ScheduledModel {
-    info: Arc<ModelInfo>,
+    pub(crate) info: Arc<ModelInfo>,
     memory: MemoryUsage,
-    line: Line,
-    config: SchedulerConfig,
-    metrics: Arc<ModelMetrics>,
+    pub(crate) line: Line,
+    pub(crate) config: SchedulerConfig,
+    pub(crate) metrics: Arc<ModelMetrics>,
 }
 
 /// Where requests wait.
-enum Line {
+pub(crate) enum Line {
     /// Each runs on its own.
     Single(Queue),
     /// Those that wait together run together.
@@ -86,6 +87,7 @@ impl ScheduledModel {
 
     async fn serve(&self, request: InferRequest, arrived: Instant) -> Result<(InferResponse, Served)> {
         let spec = &*self.info.spec;
+        decoupled::refuse_single(spec)?;
         let deadline = self.config.deadline(spec, &request, arrived.into_std()).map(Instant::from_std);
         let (request, expected) = prepare(spec, request)?;
         let answer = match &self.line {
@@ -125,7 +127,7 @@ impl ScheduledModel {
         Ok(Answer { queued, result })
     }
 
-    fn finish(&self, expected: &Expectation, mut response: InferResponse) -> Result<InferResponse> {
+    pub(crate) fn finish(&self, expected: &Expectation, mut response: InferResponse) -> Result<InferResponse> {
         response.outputs = conform(&self.info.spec, expected, response.outputs)?;
         response.model = Some(self.info.clone());
         Ok(response)
@@ -144,6 +146,13 @@ impl InferenceService for ScheduledModel {
             }
             outcome.end(served)
         })
+    }
+
+    fn infer_stream(&self, request: InferRequest) -> BoxStream<'_, Result<InferResponse>> {
+        match self.info.spec.decoupled {
+            true => self.stream(request),
+            false => Box::pin(futures::stream::once(self.infer(request))),
+        }
     }
 
     /// Whether an instance is left; those that panicked are gone.
@@ -165,6 +174,6 @@ impl InferenceService for ScheduledModel {
 }
 
 /// Errors of backends may not say which model they are about.
-fn name_model(spec: &ModelSpec, error: Error) -> Error {
+pub(crate) fn name_model(spec: &ModelSpec, error: Error) -> Error {
     if error.model().is_some() { error } else { error.with_model(&*spec.name) }
 }

@@ -14,8 +14,12 @@ use proptest::prelude::*;
 use scheduler::{Ensemble, ModelMetrics, SchedulerConfig, ensemble_plan};
 use tokio::time::Instant;
 
-const CONFIG: SchedulerConfig =
-    SchedulerConfig { max_queue_size: 0, infer_timeout: Duration::from_secs(3600), adaptive_batching: false };
+const CONFIG: SchedulerConfig = SchedulerConfig {
+    max_queue_size: 0,
+    infer_timeout: Duration::from_secs(3600),
+    adaptive_batching: false,
+    stream: scheduler::StreamConfig::DEFAULT,
+};
 
 /// Counts the tensors that are alive: each holds a clone.
 type Token = Arc<()>;
@@ -144,7 +148,7 @@ impl Graph {
         ModelSpec {
             inputs: self.inputs.iter().map(|name| input(name, false)).collect(),
             outputs: self.outputs.iter().map(|name| output(name)).collect(),
-            ensemble: Some(EnsembleSpec { steps: steps.collect() }),
+            ensemble: Some(EnsembleSpec::new(steps.collect())),
             ..ModelSpec::new("e", ModelSpec::ENSEMBLE)
         }
     }
@@ -440,14 +444,12 @@ fn an_ensemble_can_be_a_step_of_another_and_errors_name_both() {
             let spec = ModelSpec {
                 inputs: vec![input("x", false)],
                 outputs: vec![output("y")],
-                ensemble: Some(EnsembleSpec {
-                    steps: vec![StepSpec {
-                        model: "inner".into(),
-                        version: None,
-                        inputs: [("in".into(), "x".into())].into(),
-                        outputs: [("c".into(), "y".into())].into(),
-                    }],
-                }),
+                ensemble: Some(EnsembleSpec::new(vec![StepSpec {
+                    model: "inner".into(),
+                    version: None,
+                    inputs: [("in".into(), "x".into())].into(),
+                    outputs: [("c".into(), "y".into())].into(),
+                }])),
                 ..ModelSpec::new("outer", ModelSpec::ENSEMBLE)
             };
             let plan = ensemble_plan::plan(&spec, |name, _| (name == "inner").then_some(&inner_spec)).expect("right");

@@ -13,8 +13,12 @@ use inference::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use scheduler::{Ensemble, Executor, ModelMetrics, ScheduledModel, SchedulerConfig, describe_metrics, ensemble_plan};
 
-const CONFIG: SchedulerConfig =
-    SchedulerConfig { max_queue_size: 8, infer_timeout: Duration::from_secs(60), adaptive_batching: false };
+const CONFIG: SchedulerConfig = SchedulerConfig {
+    max_queue_size: 8,
+    infer_timeout: Duration::from_secs(60),
+    adaptive_batching: false,
+    stream: scheduler::StreamConfig::DEFAULT,
+};
 
 /// Every family and label set of one model: those of Triton 24.10 as it scrapes them, and ours.
 const SERIES: [&str; 14] = [
@@ -180,7 +184,7 @@ async fn branches_run_at_the_same_time_and_their_times_add_up_in_the_ensemble() 
         outputs: [("y".into(), model.into())].into(),
     };
     let steps = vec![step("left"), step("right")];
-    let spec = ModelSpec { ensemble: Some(EnsembleSpec { steps }), ..spec("m", &["in"], &["left", "right"]) };
+    let spec = ModelSpec { ensemble: Some(EnsembleSpec::new(steps)), ..spec("m", &["in"], &["left", "right"]) };
     let members = models.each_ref().map(|model| model.info().spec.clone());
     let plan = ensemble_plan::plan(&spec, |name, _| members.iter().find(|m| &*m.name == name).map(|m| &**m));
     let steps = models.iter().map(|model| model.clone() as Arc<dyn InferenceService>).collect();

@@ -45,8 +45,12 @@ fn spec() -> ModelSpec {
     }
 }
 
-const CONFIG: SchedulerConfig =
-    SchedulerConfig { max_queue_size: 1, infer_timeout: Duration::from_secs(5), adaptive_batching: false };
+const CONFIG: SchedulerConfig = SchedulerConfig {
+    max_queue_size: 1,
+    infer_timeout: Duration::from_secs(5),
+    adaptive_batching: false,
+    stream: scheduler::StreamConfig::DEFAULT,
+};
 
 fn model<F>(spec: ModelSpec, count: usize, concurrency: usize, run: impl Fn() -> F) -> Arc<ScheduledModel>
 where

@@ -180,9 +180,16 @@ pub(crate) struct LimitArgs {
     /// How long loading an archive's models may take, once it is on disk
     #[arg(long, env = "PANOPLY_LOAD_TIMEOUT", value_name = "TIME", default_value = "5m")]
     pub(crate) load_timeout: Duration,
-    /// How long a request may wait and run; a model overrides it with the parameter `infer_timeout`
+    /// How long a request may wait and run, or a decoupled model take for its next response; a model overrides it with the
+    /// parameter `infer_timeout`
     #[arg(long, env = "PANOPLY_INFER_TIMEOUT", value_name = "TIME", default_value = "60s")]
     pub(crate) infer_timeout: Duration,
+    /// How many responses of a decoupled model may wait for their client before the model waits for it
+    #[arg(long, env = "PANOPLY_STREAM_BUFFER_SIZE", value_name = "N", default_value = "16")]
+    pub(crate) stream_buffer_size: usize,
+    /// How long a decoupled model may wait for a slow client, over all responses of a request
+    #[arg(long, env = "PANOPLY_STREAM_STALL_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub(crate) stream_stall_timeout: Duration,
     /// How long an invocation of the SageMaker runtime API may take, a load included
     #[arg(long, env = "PANOPLY_INVOCATION_TIMEOUT", value_name = "TIME", default_value = "60s")]
     pub(crate) invocation_timeout: Duration,

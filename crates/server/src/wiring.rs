@@ -9,10 +9,12 @@ use backend_onnxruntime::{OnnxRuntimeBackend, OnnxRuntimeConfig};
 use backend_text::{PoolingBackend, TokenizerBackend};
 use frontend::{FrontendConfig, ServeConfig, SharedMemory, Tracing};
 use inference::identity::IdentityBackend;
+use inference::repeat::RepeatBackend;
+use inference::square::SquareBackend;
 use inference::{Backend, Device, MemoryUsage};
 use model_cache::{Archives, Backends, CudaInventory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, UnpackLimits};
-use scheduler::SchedulerConfig;
+use scheduler::{SchedulerConfig, StreamConfig};
 
 use crate::memory::{default_gpu_memory, default_model_memory, give_freed_memory_back};
 use crate::settings::{Settings, StoreSettings};
@@ -96,13 +98,22 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
             max_queue_size: settings.max_queue_size,
             infer_timeout: settings.infer_timeout,
             adaptive_batching: settings.adaptive_batching,
+            stream: StreamConfig {
+                buffer_size: settings.stream_buffer_size,
+                stall_timeout: settings.stream_stall_timeout,
+            },
         },
     }
 }
 
 fn backends(settings: &Settings, gpus: &[u32]) -> Result<Backends> {
-    let built_in: [Arc<dyn Backend>; 3] =
-        [Arc::new(IdentityBackend), Arc::new(TokenizerBackend), Arc::new(PoolingBackend)];
+    let built_in: [Arc<dyn Backend>; 5] = [
+        Arc::new(IdentityBackend),
+        Arc::new(RepeatBackend),
+        Arc::new(SquareBackend),
+        Arc::new(TokenizerBackend),
+        Arc::new(PoolingBackend),
+    ];
     let backends = Backends::new(built_in);
     let config = OnnxRuntimeConfig {
         library: settings.ort_library.clone().unwrap_or_else(|| PathBuf::from(ORT_LIBRARY)),

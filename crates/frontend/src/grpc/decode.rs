@@ -16,7 +16,7 @@ use crate::http::parse_version;
 use crate::shared_memory::{self, Place, PlaceParts, SharedInput};
 
 /// A request's parameter that asks for something about the stream, not about the model.
-const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+pub(super) const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 
 /// The message in `bytes`; `share` also has what it takes beside them from here on.
 ///

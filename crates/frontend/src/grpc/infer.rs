@@ -1,30 +1,21 @@
-//! What `ModelInfer` and a stream have in common, and the stream.
+//! What `ModelInfer` and a stream have in common.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{BoxStream, StreamExt};
 use http::HeaderMap;
-use inference::{Error, InferRequest, InferResponse, ModelKey, Parameter, Result, TargetModel};
-use protocol::grpc_service::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use inference::{InferRequest, InferResponse, ModelKey, Result, TargetModel};
+use protocol::grpc_service::{ModelInferRequest, ModelInferResponse};
 use protocol::message_size;
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, Streaming};
 
-use super::sequences::Sequences;
-use super::{decode, encode, failure, gate, timeout};
+use super::{decode, encode, timeout};
 use crate::admission::BodyShare;
+use crate::codec::OutputChoice;
+use crate::shared_memory::{self, SharedOutput};
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface, count_copy};
 use crate::trace::{RequestSpan, Tracing};
-use crate::{App, Shared, body, infer, shared_memory};
-
-/// How many requests of one stream are worked on at once. Further ones stay on the wire.
-const STREAM_CONCURRENCY: usize = 32;
-/// Metadata by which a client asks that a failing request ends its stream with a status.
-const ERRORS_AS_STATUS: &str = "triton_grpc_error";
-/// The parameter of an answer on a stream that says that it is the request's last.
-const FINAL_RESPONSE: &str = "triton_final_response";
+use crate::{App, body, decoupled, infer};
 
 /// What a call's metadata says.
 pub(super) struct Head {
@@ -52,82 +43,6 @@ pub(super) struct Answered {
     pub(super) headers: HeaderMap,
 }
 
-/// `ModelStreamInfer`: requests are worked on at once, and answered in their order.
-pub(super) fn stream(
-    app: Shared,
-    request: Request<Streaming<ModelInferRequest>>,
-    closing: CancellationToken,
-) -> Result<BoxStream<'static, Result<ModelStreamInferResponse, Status>>, Status> {
-    let (metadata, _, requests) = request.into_parts();
-    let head = Head::read(metadata.as_ref(), Instant::now(), &app.services.tracing);
-    let head = Arc::new(head.map_err(|error| failure::refuse(&ModelKey::default(), error))?);
-    let errors_as_status = metadata.get(ERRORS_AS_STATUS).is_some_and(|value| value == "true");
-    let mut sequences = Sequences::default();
-    let answers = requests.take_until(closing.clone().cancelled_owned()).map(move |message| {
-        let (app, head) = (app.clone(), head.clone());
-        let mut turn = message.as_ref().map(|message| sequences.turn(message)).unwrap_or_default();
-        async move {
-            turn.wait().await;
-            on_stream(&app, &head, message, errors_as_status).await
-        }
-    });
-    let farewell = stream::once(async move { closing.is_cancelled() }).filter_map(async |closing| {
-        closing.then(|| Err(failure::refuse(&ModelKey::default(), Error::unavailable("the server is shutting down"))))
-    });
-    Ok(answers.buffered(STREAM_CONCURRENCY).chain(farewell).boxed())
-}
-
-async fn on_stream(
-    app: &App,
-    head: &Head,
-    message: Result<ModelInferRequest, Status>,
-    errors_as_status: bool,
-) -> Result<ModelStreamInferResponse, Status> {
-    let in_flight = InFlight::begin(Surface::Grpc);
-    let message = match message {
-        Ok(message) => message,
-        // The stream cannot be read any further.
-        Err(status) => {
-            let failure = gate::of_tonic(&status, app.config.max_request_size);
-            record(in_flight, &ModelKey::default(), &failure);
-            return Err(failure::status(&failure));
-        }
-    };
-    let id = message.id.clone();
-    match answer(app, head, message, in_flight).await {
-        Ok(Answered { mut message, .. }) => {
-            message.parameters.insert(FINAL_RESPONSE.to_owned(), encode::parameter(&Parameter::Bool(true)));
-            Ok(ModelStreamInferResponse { error_message: String::new(), infer_response: Some(message) })
-        }
-        Err(failure) if errors_as_status => Err(failure::status(&failure)),
-        Err(failure) => Ok(ModelStreamInferResponse {
-            error_message: failure.message().to_owned(),
-            infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
-        }),
-    }
-}
-
-/// Answers one request, and records its one outcome.
-async fn answer(app: &App, head: &Head, message: ModelInferRequest, in_flight: InFlight) -> Result<Answered, Failure> {
-    let key = head.key(&message);
-    let name = key.clone().unwrap_or_default();
-    let outcome = match key {
-        Ok(key) => admit(app, key, head, message, in_flight.began()).await,
-        Err(error) => Err(error),
-    };
-    match outcome {
-        Ok(answered) => {
-            in_flight.succeed();
-            Ok(answered)
-        }
-        Err(error) => {
-            let failure = Failure::from(error);
-            record(in_flight, &name, &failure);
-            Err(failure)
-        }
-    }
-}
-
 /// Records a request that failed.
 pub(super) fn record(in_flight: InFlight, key: &ModelKey, failure: &Failure) {
     let line = failure.status(false);
@@ -135,20 +50,80 @@ pub(super) fn record(in_flight: InFlight, key: &ModelKey, failure: &Failure) {
     in_flight.fail(line.label);
 }
 
-/// Lets a request in, or says that there are too many. Its message is in memory already, but soon gone when it is refused.
-async fn admit(app: &App, key: ModelKey, head: &Head, message: ModelInferRequest, began: Instant) -> Result<Answered> {
-    let _request = app.services.admission.enter()?;
-    let mut body = app.services.admission.body();
-    body.add(message_size(&message))?;
-    // tonic gathers a message's frames in one buffer.
-    count_copy("grpc_message_in", message.raw_input_contents.iter().map(bytes::Bytes::len).sum());
-    let answered = run(app, key, head, message, began, &mut body).await?;
-    // tonic writes a message into one buffer.
-    count_copy("grpc_message_out", answered.message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
-    Ok(answered)
+/// One of the answers to a request on a stream.
+pub(super) struct OneOfMany {
+    pub(super) message: ModelInferResponse,
+    pub(super) is_decoupled: bool,
+    /// The model said that it is the last.
+    pub(super) is_final: bool,
 }
 
-/// Runs one request, traced if it is to be. What it takes of shared memory counts in `share`.
+/// Lets a request in and runs it, traced if it is to be, or says that there are too many. Its message is in memory already,
+/// but soon gone when it is refused.
+pub(super) fn many<'a>(
+    app: &'a App,
+    key: Result<ModelKey>,
+    head: &'a Head,
+    message: ModelInferRequest,
+    began: Instant,
+) -> BoxStream<'a, Result<OneOfMany>> {
+    Box::pin(async_stream::stream! {
+        let key = match key {
+            Ok(key) => key,
+            Err(error) => {
+                yield Err(error);
+                return;
+            }
+        };
+        let mut span = app.services.tracing.begin(&key, &head.caller, Surface::Grpc, began);
+        let mut failed = None;
+        let mut answers = many_in(span.as_mut(), app, key, head.deadline, message);
+        while let Some(answer) = answers.next().await {
+            failed = answer.as_ref().err().map(|error| Failure::from(error.clone()));
+            yield answer;
+        }
+        drop(answers);
+        if let Some(span) = span {
+            span.end(failed.as_ref());
+        }
+    })
+}
+
+fn many_in<'a>(
+    mut span: Option<&'a mut RequestSpan>,
+    app: &'a App,
+    key: ModelKey,
+    deadline: Option<Instant>,
+    message: ModelInferRequest,
+) -> BoxStream<'a, Result<OneOfMany>> {
+    Box::pin(async_stream::try_stream! {
+        let _request = app.services.admission.enter()?;
+        let mut body = app.services.admission.body();
+        body.add(message_size(&message))?;
+        // tonic gathers a message's frames in one buffer.
+        count_copy("grpc_message_in", message.raw_input_contents.iter().map(bytes::Bytes::len).sum());
+        let (mut request, asked) = read(app, &key, deadline, message, &mut body).await?;
+        if let Some(span) = &mut span {
+            span.admit(&mut request);
+        }
+        let mut responses = app.services.inference.infer_stream(request);
+        while let Some(response) = responses.next().await {
+            let response = response?;
+            // What it tells about comes with the first answer.
+            if let Some(span) = span.take() {
+                span.answer(&response);
+            }
+            let is_decoupled = response.model.as_ref().is_some_and(|model| model.spec.decoupled);
+            let is_final = response.is_final;
+            let Answered { message, .. } = asked.answer(app, &key, response).await?;
+            // tonic writes a message into one buffer.
+            count_copy("grpc_message_out", message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
+            yield OneOfMany { message, is_decoupled, is_final };
+        }
+    })
+}
+
+/// Runs one request that has one answer, traced if it is to be. What it takes of shared memory counts in `share`.
 pub(super) async fn run(
     app: &App,
     key: ModelKey,
@@ -173,35 +148,60 @@ async fn run_in(
     message: ModelInferRequest,
     share: &mut BodyShare,
 ) -> Result<Answered> {
-    let mut wire = decode::request(message)?;
-    let shared_outputs = shared_memory::fetch(app, &mut wire, share).await?;
-    let inputs = std::mem::take(&mut wire.inputs);
-    let mut request = InferRequest {
-        model: key.clone(),
-        id: wire.id.clone(),
-        inputs,
-        outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
-        parameters: std::mem::take(&mut wire.parameters),
-        deadline,
-        trace: None,
-    };
+    let (mut request, asked) = read(app, &key, deadline, message, share).await?;
     if let Some(span) = &mut span {
         span.admit(&mut request);
     }
-    let response: InferResponse = app.services.inference.infer(request).await?;
+    let answered = app.services.inference.infer(request).await;
+    let response = answered.map_err(|error| decoupled::explain(app, &key, decoupled::GRPC, error))?;
     if let Some(span) = &mut span {
         span.answer(&response);
     }
-    shared_memory::store(shared_outputs, &response).await?;
-    let mut headers = HeaderMap::new();
-    if let Some(outcome) = &response.cache {
-        infer::cache_headers(&mut headers, outcome);
+    asked.answer(app, &key, response).await
+}
+
+/// What a request's answers are written by.
+struct Asked {
+    id: String,
+    outputs: Vec<OutputChoice>,
+    shared_outputs: Vec<SharedOutput>,
+}
+
+/// What it takes of shared memory counts in `share`.
+async fn read(
+    app: &App,
+    key: &ModelKey,
+    deadline: Option<Instant>,
+    message: ModelInferRequest,
+    share: &mut BodyShare,
+) -> Result<(InferRequest, Asked)> {
+    let mut wire = decode::request(message)?;
+    let shared_outputs = shared_memory::fetch(app, &mut wire, share).await?;
+    let request = InferRequest {
+        model: key.clone(),
+        id: wire.id.clone(),
+        inputs: wire.inputs,
+        outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
+        parameters: wire.parameters,
+        deadline,
+        trace: None,
+    };
+    Ok((request, Asked { id: wire.id, outputs: wire.outputs, shared_outputs }))
+}
+
+impl Asked {
+    async fn answer(&self, app: &App, key: &ModelKey, response: InferResponse) -> Result<Answered> {
+        shared_memory::store(&self.shared_outputs, &response).await?;
+        let mut headers = HeaderMap::new();
+        if let Some(outcome) = &response.cache {
+            infer::cache_headers(&mut headers, outcome);
+        }
+        let (name, max_size) = (infer::name(key, &response), app.config.max_response_size);
+        let mut message = encode::response(&response, self.id.clone(), name, &self.outputs, max_size)?;
+        // The message is written after this call.
+        if let (Some(guard), Some(last)) = (response.guard, message.raw_output_contents.last_mut()) {
+            *last = body::guarded(std::mem::take(last), guard);
+        }
+        Ok(Answered { message, headers })
     }
-    let name = infer::name(&key, &response);
-    let mut message = encode::response(&response, wire.id, name, &wire.outputs, app.config.max_response_size)?;
-    // The message is written after this call.
-    if let (Some(guard), Some(last)) = (response.guard, message.raw_output_contents.last_mut()) {
-        *last = body::guarded(std::mem::take(last), guard);
-    }
-    Ok(Answered { message, headers })
 }

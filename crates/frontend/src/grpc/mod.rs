@@ -15,10 +15,12 @@ mod health;
 mod infer;
 mod message_timeout;
 mod messages;
+mod order;
 mod sequences;
 mod service;
 mod shared_memory;
 mod statistics;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod timeout;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, describe, failure, infer, shared_memory, statistics, timeout, trace};
+use super::{decode, describe, failure, shared_memory, statistics, stream, timeout, trace};
 use crate::Shared;
 
 /// The service.
@@ -127,7 +127,7 @@ impl GrpcInferenceService for InferenceGrpc {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        infer::stream(self.app.clone(), request, self.closing.clone()).map(Response::new)
+        stream::answer(self.app.clone(), request, self.closing.clone()).map(Response::new)
     }
 
     async fn model_statistics(

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use self::object::Object;
 pub(crate) use self::place::{BYTE_SIZE, OFFSET, Place, PlaceParts, REGION};
 use self::pool::Pool;
-pub(crate) use self::tensors::{SharedInput, fetch, store};
+pub(crate) use self::tensors::{SharedInput, SharedOutput, fetch, store};
 
 /// The regions that clients have registered; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -187,7 +187,7 @@ impl Registry {
 /// It is read and written through the file, not through a mapping: the client may cut the object short or change it at any
 /// time, and a mapping would then end the process (SIGBUS) or change a tensor after it was checked. The copy of 600 KB takes
 /// 40 µs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Window {
     region: String,
     object: Arc<Object>,

@@ -23,7 +23,7 @@ pub(crate) struct SharedInput {
 }
 
 /// An output that is to be written into a region.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SharedOutput {
     name: TensorName,
     window: Window,
@@ -84,8 +84,8 @@ fn read(input: SharedInput, window: &Window) -> Result<NamedTensor> {
 ///
 /// # Errors
 /// InvalidArgument, in Triton's words, when one does not fit.
-pub(crate) async fn store(outputs: Vec<SharedOutput>, response: &InferResponse) -> Result<()> {
-    let mut writes: Vec<(SharedOutput, Bytes)> = Vec::with_capacity(outputs.len());
+pub(crate) async fn store(outputs: &[SharedOutput], response: &InferResponse) -> Result<()> {
+    let mut writes: Vec<(SharedOutput, Bytes)> = Vec::new();
     for output in outputs {
         let Some(tensor) = response.output(&output.name) else { continue };
         let (data, room) = (tensor.data(), output.window.len());
@@ -97,7 +97,7 @@ pub(crate) async fn store(outputs: Vec<SharedOutput>, response: &InferResponse) 
                 data.len()
             )));
         }
-        writes.push((output, data.clone()));
+        writes.push((output.clone(), data.clone()));
     }
     let total = writes.iter().fold(0usize, |sum, (_, data)| sum.saturating_add(data.len()));
     if writes.is_empty() {

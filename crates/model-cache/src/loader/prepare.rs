@@ -56,6 +56,7 @@ impl Loader {
             }
         }
         problems.into_result()?;
+        settle_decoupled(&mut completed);
         let mut problems = Problems::default();
         let mut kinds = BTreeMap::new();
         for (name, model) in &completed {
@@ -101,6 +102,26 @@ impl Loader {
         let estimates = model.versions.iter().map(|version| estimate(&*backend, model, *version, &placement));
         let estimate = total(&estimates.collect::<Vec<_>>());
         Ok((PreparedKind::Backend { backend, placement }, estimate))
+    }
+}
+
+/// An ensemble is decoupled when one of its steps is, as in Triton, whatever its configuration says.
+fn settle_decoupled(models: &mut Completed) {
+    let ensembles: Vec<ModelName> =
+        models.values().filter(|model| model.spec.ensemble.is_some()).map(|model| model.spec.name.clone()).collect();
+    for name in ensembles {
+        let decoupled = is_decoupled(&name, models, &mut BTreeSet::new());
+        if let Some(model) = models.get_mut(&name) {
+            model.set_decoupled(decoupled);
+        }
+    }
+}
+
+fn is_decoupled<'m>(name: &'m str, models: &'m Completed, seen: &mut BTreeSet<&'m str>) -> bool {
+    let Some(model) = models.get(name).filter(|_| seen.insert(name)) else { return false };
+    match model.spec.ensemble {
+        None => model.spec.decoupled,
+        Some(_) => members(&model.spec).any(|member| is_decoupled(member, models, seen)),
     }
 }
 

@@ -185,6 +185,7 @@ fn config(budget: u64) -> ModelCacheConfig {
             max_queue_size: 100,
             infer_timeout: Duration::from_secs(20),
             adaptive_batching: false,
+            stream: scheduler::StreamConfig::DEFAULT,
         },
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use inference::{Error, InputSpec, ModelSpec, OutputSpec, Result, TensorName};
 use protocol::Positions;
-use protocol::model_config::{ModelConfig, ModelInput, ModelOutput, ModelTensorReshape};
+use protocol::model_config::{ModelConfig, ModelInput, ModelOutput, ModelTensorReshape, ModelTransactionPolicy};
 use walkdir::WalkDir;
 
 /// The largest file of labels that is read; ImageNet's have 30 KiB.
@@ -62,6 +62,14 @@ impl RepositoryModel {
         self.config.output = spec.outputs.iter().map(|output| config_output(output, &self.config)).collect();
         self.spec = spec;
         self
+    }
+
+    /// Settles whether a request may have any number of responses, in the configuration as well.
+    pub fn set_decoupled(&mut self, decoupled: bool) {
+        self.spec.decoupled = decoupled;
+        if decoupled || self.config.model_transaction_policy.is_some() {
+            self.config.model_transaction_policy = Some(ModelTransactionPolicy { decoupled });
+        }
     }
 
     /// The whole configuration, as an encoded `inference.ModelConfig` message.

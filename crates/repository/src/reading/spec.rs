@@ -92,6 +92,7 @@ pub(super) fn of_config(
             }
             _ => None,
         },
+        decoupled: config.model_transaction_policy.as_ref().is_some_and(|policy| policy.decoupled),
         dynamic_batching: match &config.scheduling_choice {
             Some(SchedulingChoice::DynamicBatching(given)) => {
                 Some(batching::dynamic(given, max_batch_size, &mut findings))
@@ -113,6 +114,10 @@ pub(super) fn of_config(
     let batching = spec.dynamic_batching.map(|batching| DynamicBatching { adaptive, ..batching });
     let spec = ModelSpec { dynamic_batching: batching, ..spec };
     check_ensemble(&spec, &mut findings);
+    if spec.decoupled && spec.sequence_batching.is_some() {
+        let message = "a model with `sequence_batching` cannot be decoupled here yet; remove one of the two";
+        findings.add("model_transaction_policy.decoupled", message);
+    }
     if findings.0.is_empty() { Ok(spec) } else { Err(findings.0) }
 }
 

@@ -97,13 +97,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("host_policy", PassedOver("it says which CPU cores and memory are near")),
         ],
     ),
-    (
-        "ModelEnsembling",
-        &[
-            ("step", Used),
-            ("max_inflight_requests", PassedOver("it bounds requests under way; the server has its own bounds")),
-        ],
-    ),
+    ("ModelEnsembling", &[("step", Used), ("max_inflight_requests", Used)]),
     (
         "ModelEnsembling.Step",
         &[
@@ -194,7 +188,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
         ],
     ),
     ("ModelParameter", &[("string_value", Used)]),
-    ("ModelTransactionPolicy", &[("decoupled", Refused("each request would get exactly one response"))]),
+    ("ModelTransactionPolicy", &[("decoupled", Used)]),
 ];
 
 /// What becomes of a field; `None` for a field inside something that is passed over or refused as a whole.

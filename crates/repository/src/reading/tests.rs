@@ -361,10 +361,6 @@ fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
             &[&format!("2:2: `{name}` is not supported yet (")],
         );
     }
-    check_problems(
-        "backend: 'python' model_transaction_policy { decoupled: true }",
-        &["1:46: `decoupled` is not supported"],
-    );
     let input = "backend: 'onnxruntime' input { name: 'x' data_type: TYPE_FP32 dims: 1 is_shape_tensor: true }";
     check_problems(input, &["1:71: `is_shape_tensor` is not supported yet"]);
     check_problems(
@@ -375,6 +371,18 @@ fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
         instance_group { rate_limiter { priority: 2 } host_policy: 'cpu' } metric_tags { key: 'a' value: 'b' } model_metrics { }
         input { name: 'x' data_type: TYPE_FP32 dims: 1 format: FORMAT_NHWC allow_ragged_batch: false }";
     only(accepted).expect("nothing here can change an answer");
+}
+
+#[test]
+fn decoupled_models_and_bounds_of_ensembles_are_read() {
+    let of = |config: &str| only(config).expect("valid").spec;
+    assert!(of("backend: 'repeat' model_transaction_policy { decoupled: true }").decoupled);
+    assert!(!of("backend: 'identity' model_transaction_policy { }").decoupled);
+    let bound = |max: &str| {
+        let scheduling = format!("ensemble_scheduling {{ step {{ model_name: 'a' model_version: -1 }} {max} }}");
+        of(&format!("platform: 'ensemble' {scheduling}")).ensemble.expect("an ensemble").max_inflight_requests
+    };
+    assert_eq!((bound("max_inflight_requests: 3"), bound("")), (Some(3), None));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Runs ensembles: every step starts the moment its inputs are there.
 
 mod progress;
+mod stream;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use std::time::{Duration, Instant as StdInstant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use inference::{
-    BoxFuture, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, ModelInfo, ModelKey, Parameters,
-    Result, Trace,
+    BoxFuture, BoxStream, ComputeTiming, Error, InferRequest, InferResponse, InferenceService, ModelInfo, ModelKey,
+    NamedTensor, Parameters, Result, TensorName, Trace,
 };
 use tokio::time::Instant;
 
-use crate::answer::{conform, prepare};
+use crate::answer::{Expectation, conform, prepare};
 use crate::config::SchedulerConfig;
+use crate::decoupled;
 use crate::ensemble_plan::{Demand, EnsemblePlan};
 use crate::metric::{ModelMetrics, Served};
 use crate::spans;
@@ -30,12 +32,21 @@ pub struct Ensemble {
     metrics: ModelMetrics,
 }
 
-/// What every step of one run gets from the ensemble's request.
-struct Run {
+/// One request to the ensemble, apart from its tensors.
+struct Run<'e> {
     id: String,
     parameters: Parameters,
     deadline: Option<StdInstant>,
     trace: Option<Trace>,
+    wanted: Vec<TensorName>,
+    demand: Cow<'e, Demand>,
+    queued: Duration,
+}
+
+impl Run<'_> {
+    fn wants(&self, output: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|wanted| &**wanted == output)
+    }
 }
 
 impl Ensemble {
@@ -61,52 +72,73 @@ impl Ensemble {
 
     async fn serve(&self, request: InferRequest, arrived: Instant) -> Result<(InferResponse, Served)> {
         let spec = &*self.info.spec;
-        let deadline = self.config.deadline(spec, &request, arrived.into_std());
+        decoupled::refuse_single(spec)?;
         let (request, expected) = prepare(spec, request)?;
-        let queued = arrived.elapsed();
-        self.metrics.waited(queued);
-        let mut response = self.run(request, deadline).await?;
-        self.metrics.executed(expected.batch_size(), Some(&response.timing));
-        response.outputs = conform(spec, &expected, response.outputs)?;
-        response.model = Some(self.info.clone());
-        let served = Served { batch_size: expected.batch_size(), queued, compute: response.timing };
-        Ok((response, served))
+        let (run, inputs) = self.begin(request, arrived);
+        let mut progress = Progress::new(&self.plan, &run.demand, inputs);
+        let ready = progress.first_steps();
+        let (_, timing) = self.advance(&run, &mut progress, ready).await?;
+        self.metrics.executed(expected.batch_size(), Some(&timing));
+        let response =
+            InferResponse { outputs: progress.into_outputs(|name| run.wants(name)), timing, ..Default::default() };
+        let served = Served { batch_size: expected.batch_size(), queued: run.queued, compute: timing };
+        Ok((self.finish(&expected, response)?, served))
     }
 
-    /// Runs the steps that the wanted outputs need, each as soon as its inputs are there. Dropping this stops what has not
-    /// started.
-    async fn run(&self, request: InferRequest, deadline: Option<StdInstant>) -> Result<InferResponse> {
+    fn begin(&self, request: InferRequest, arrived: Instant) -> (Run<'_>, Vec<NamedTensor>) {
+        let deadline = self.config.deadline(&self.info.spec, &request, arrived.into_std());
         let InferRequest { id, inputs, outputs: wanted, parameters, trace, .. } = request;
-        let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| &**wanted == name);
-        let run = Run { id, parameters, deadline, trace };
         let demand = match wanted.is_empty() {
             true => Cow::Borrowed(&self.plan.everything),
-            false => Cow::Owned(Demand::of(&self.plan, wants)),
+            false => Cow::Owned(Demand::of(&self.plan, |name| wanted.iter().any(|wanted| &**wanted == name))),
         };
-        let mut progress = Progress::new(&self.plan, &demand, inputs);
+        let queued = arrived.elapsed();
+        self.metrics.waited(queued);
+        (Run { id, parameters, deadline, trace, wanted, demand, queued }, inputs)
+    }
+
+    fn finish(&self, expected: &Expectation, mut response: InferResponse) -> Result<InferResponse> {
+        response.outputs = conform(&self.info.spec, expected, response.outputs)?;
+        response.model = Some(self.info.clone());
+        Ok(response)
+    }
+
+    /// Runs the steps that the wanted outputs need, each as soon as its inputs are there: to the end, or up to a decoupled
+    /// step, which is returned. Dropping this stops what has not started.
+    async fn advance(
+        &self,
+        run: &Run<'_>,
+        progress: &mut Progress<'_>,
+        mut ready: Vec<usize>,
+    ) -> Result<(Option<usize>, ComputeTiming)> {
         let mut timing = ComputeTiming::default();
         let mut running = FuturesUnordered::new();
-        let mut ready = progress.first_steps();
+        let mut decoupled = None;
         loop {
             for step in ready {
-                let (request, service) = (self.request_of(step, &run, &demand, &mut progress), &self.steps[step]);
+                if self.plan.steps()[step].is_decoupled {
+                    // All else that runs leads here, or the plan would be refused.
+                    decoupled = Some(step);
+                    continue;
+                }
+                let (request, service) = (self.request_of(step, run, progress), &self.steps[step]);
                 running.push(async move { (step, service.infer(request).await) });
             }
             let Some((step, result)) = running.next().await else { break };
             let response = result.map_err(|error| self.in_step(step, error))?;
-            add(&mut timing, &response.timing);
+            timing.add(&response.timing);
             ready = progress.complete(step, response.outputs);
         }
-        Ok(InferResponse { outputs: progress.into_outputs(wants), timing, ..InferResponse::default() })
+        Ok((decoupled, timing))
     }
 
-    fn request_of(&self, step: usize, run: &Run, demand: &Demand, progress: &mut Progress<'_>) -> InferRequest {
+    fn request_of(&self, step: usize, run: &Run<'_>, progress: &mut Progress<'_>) -> InferRequest {
         let planned = &self.plan.steps()[step];
         InferRequest {
             model: ModelKey { target: None, model: Some(planned.model.clone()), version: planned.version },
             id: run.id.clone(),
             inputs: progress.take_inputs(step),
-            outputs: demand.outputs[step].clone(),
+            outputs: run.demand.outputs[step].clone(),
             parameters: run.parameters.clone(),
             deadline: run.deadline,
             trace: run.trace.clone(),
@@ -132,11 +164,11 @@ impl InferenceService for Ensemble {
             outcome.end(served)
         })
     }
-}
 
-fn add(sum: &mut ComputeTiming, more: &ComputeTiming) {
-    let add = |sum: &mut Duration, more: Duration| *sum = sum.saturating_add(more);
-    add(&mut sum.input, more.input);
-    add(&mut sum.infer, more.infer);
-    add(&mut sum.output, more.output);
+    fn infer_stream(&self, request: InferRequest) -> BoxStream<'_, Result<InferResponse>> {
+        match self.plan.is_decoupled() {
+            true => self.stream(request),
+            false => Box::pin(futures::stream::once(self.infer(request))),
+        }
+    }
 }

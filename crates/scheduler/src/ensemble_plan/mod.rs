@@ -3,6 +3,7 @@
 mod cycles;
 mod demand;
 mod problems;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod wiring;
@@ -44,6 +45,8 @@ pub struct PlannedStep {
     pub model: ModelName,
     /// Its version; `None` for the newest served.
     pub version: Option<u64>,
+    /// It has any number of responses to a request.
+    pub(crate) is_decoupled: bool,
     pub(crate) inputs: Vec<Edge>,
     /// The composing model's output, and the tensor that it becomes.
     pub(crate) outputs: Vec<(TensorName, TensorId)>,
@@ -108,6 +111,11 @@ impl EnsemblePlan {
     /// The steps, in the configuration's order.
     pub fn steps(&self) -> &[PlannedStep] {
         &self.steps
+    }
+
+    /// Whether the ensemble has any number of responses to a request: as many as its last decoupled step has.
+    pub fn is_decoupled(&self) -> bool {
+        self.steps.iter().any(|step| step.is_decoupled)
     }
 }
 

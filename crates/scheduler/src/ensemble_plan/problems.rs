@@ -22,7 +22,11 @@ impl Wiring<'_> {
             self.check_tensor(tensor, ends, &mut problems);
         }
         self.check_dead_steps(&mut problems);
+        let found = problems.len();
         self.check_cycles(&mut problems);
+        if problems.len() == found {
+            self.check_streams(&mut problems);
+        }
         problems
     }
 

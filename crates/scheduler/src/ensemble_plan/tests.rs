@@ -34,13 +34,11 @@ impl Repository {
     fn right() -> Self {
         let mut ensemble =
             model("e", vec![input("text", DataType::Bytes, &[1])], vec![output("vector", DataType::Fp32, &[4])]);
-        ensemble.ensemble = Some(EnsembleSpec {
-            steps: vec![
-                step("pool", &[("h", "hidden"), ("m", "mask")], &[("v", "vector")]),
-                step("encode", &[("i", "ids"), ("m", "mask")], &[("h", "hidden")]),
-                step("tokenize", &[("t", "text")], &[("i", "ids"), ("m", "mask")]),
-            ],
-        });
+        ensemble.ensemble = Some(EnsembleSpec::new(vec![
+            step("pool", &[("h", "hidden"), ("m", "mask")], &[("v", "vector")]),
+            step("encode", &[("i", "ids"), ("m", "mask")], &[("h", "hidden")]),
+            step("tokenize", &[("t", "text")], &[("i", "ids"), ("m", "mask")]),
+        ]));
         let (int, float) = (DataType::Int64, DataType::Fp32);
         let models = [
             model(
@@ -108,7 +106,7 @@ fn models_that_cannot_be_steps() {
             &["ensemble_scheduling.step[1].model_name: ensemble 'e' cannot be a step of itself"],
         ),
         (
-            |r| r.model("encode").ensemble = Some(EnsembleSpec { steps: vec![step("e", &[], &[])] }),
+            |r| r.model("encode").ensemble = Some(EnsembleSpec::new(vec![step("e", &[], &[])])),
             &[
                 "ensemble_scheduling.step[1].model_name: ensemble 'e' cannot be a step of itself, but 'encode' leads back",
             ],

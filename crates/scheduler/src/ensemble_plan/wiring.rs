@@ -93,9 +93,10 @@ impl<'a> Wiring<'a> {
             tensors: Vec::new(),
             everything: Demand::default(),
         };
-        plan.steps.extend(self.steps.iter().map(|step| PlannedStep {
+        plan.steps.extend(self.steps.iter().zip(&self.members).map(|(step, member)| PlannedStep {
             model: step.model.clone(),
             version: step.version,
+            is_decoupled: member.is_some_and(|member| member.decoupled),
             inputs: Vec::new(),
             outputs: step.outputs.iter().map(|(name, tensor)| (name.clone(), ids[tensor])).collect(),
         }));

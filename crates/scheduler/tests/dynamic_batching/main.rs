@@ -219,7 +219,7 @@ async fn the_same_step_of_different_ensemble_requests_runs_once() {
     let mut inner = spec(DynamicBatching::default());
     inner.inputs.truncate(1);
     inner.outputs.truncate(1);
-    let ensemble = Some(EnsembleSpec { steps: vec![step] });
+    let ensemble = Some(EnsembleSpec::new(vec![step]));
     let spec = ModelSpec { name: "e".into(), ensemble, dynamic_batching: None, ..inner };
     let member = model.info().spec.clone();
     let plan = ensemble_plan::plan(&spec, |name, _| (name == &*member.name).then_some(&*member)).expect("right");

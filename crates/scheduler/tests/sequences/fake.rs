@@ -13,8 +13,12 @@ use inference::{
 use parking_lot::Mutex;
 use scheduler::{Executor, ModelMetrics, ScheduledModel, SchedulerConfig};
 
-pub(crate) const CONFIG: SchedulerConfig =
-    SchedulerConfig { max_queue_size: 100, infer_timeout: Duration::from_secs(60), adaptive_batching: false };
+pub(crate) const CONFIG: SchedulerConfig = SchedulerConfig {
+    max_queue_size: 100,
+    infer_timeout: Duration::from_secs(60),
+    adaptive_batching: false,
+    stream: scheduler::StreamConfig::DEFAULT,
+};
 
 pub(crate) const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)

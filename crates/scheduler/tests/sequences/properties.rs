@@ -64,8 +64,12 @@ struct Outcome {
 }
 
 async fn play(scene: Scene) {
-    let config =
-        SchedulerConfig { max_queue_size: scene.queue, infer_timeout: ms(scene.timeout), adaptive_batching: false };
+    let config = SchedulerConfig {
+        max_queue_size: scene.queue,
+        infer_timeout: ms(scene.timeout),
+        adaptive_batching: false,
+        stream: scheduler::StreamConfig::DEFAULT,
+    };
     let (model, seen) = model(spec(scene.strategy), config, scene.instances, |request| Ok(append(request)));
     let mut clients = Vec::new();
     for (client, sends) in scene.clients.into_iter().enumerate() {
@@ -154,8 +158,12 @@ async fn under_load_every_sequence_keeps_its_order() {
         },
     ];
     for strategy in strategies {
-        let config =
-            SchedulerConfig { max_queue_size: 1000, infer_timeout: Duration::from_secs(60), adaptive_batching: false };
+        let config = SchedulerConfig {
+            max_queue_size: 1000,
+            infer_timeout: Duration::from_secs(60),
+            adaptive_batching: false,
+            stream: scheduler::StreamConfig::DEFAULT,
+        };
         let (model, _) = model(spec(strategy), config, 2, |request| {
             std::thread::sleep(Duration::from_micros(100));
             Ok(append(request))

@@ -20,7 +20,7 @@ pub(super) fn ensemble(given: &ModelEnsembling, positions: &Positions, findings:
     if given.step.len() > MOST_STEPS {
         let message = format!("an ensemble cannot have {} steps; at most {MOST_STEPS} are allowed", given.step.len());
         findings.add(format!("ensemble_scheduling.step[{MOST_STEPS}]"), message);
-        return EnsembleSpec { steps: Vec::new() };
+        return EnsembleSpec::default();
     }
     let steps = given.step.iter().enumerate();
     let steps = steps.map(|(index, given)| {
@@ -35,7 +35,8 @@ pub(super) fn ensemble(given: &ModelEnsembling, positions: &Positions, findings:
             outputs: tensors(&format!("{path}.output_map"), &given.output_map, findings),
         }
     });
-    EnsembleSpec { steps: steps.collect() }
+    let max_inflight_requests = Some(given.max_inflight_requests).filter(|bound| *bound > 0);
+    EnsembleSpec { steps: steps.collect(), max_inflight_requests }
 }
 
 /// -1, or nothing at all, means the newest version.

@@ -1,0 +1,183 @@
+//! Requests to decoupled models: each runs on its own, and its responses leave as they come.
+
+use std::time::Duration;
+
+use inference::{BoxStream, ComputeTiming, Error, InferRequest, InferResponse, ModelSpec, Result};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::answer::{Expectation, prepare};
+use crate::executor::{PermitSlot, overdue};
+use crate::metric::Served;
+use crate::model::{Line, ScheduledModel, name_model};
+use crate::queue::Turn;
+use crate::responses::{Bounds, Next, Responses, channel};
+use crate::spans;
+
+/// Refuses to answer with exactly one response what may have any number of them.
+///
+/// # Errors
+/// Unsupported.
+pub(crate) fn refuse_single(spec: &ModelSpec) -> Result<()> {
+    match spec.decoupled {
+        false => Ok(()),
+        true => Err(Error::unsupported(format!(
+            "model '{}' is decoupled: a request may have any number of responses; ask for a stream",
+            spec.name
+        ))
+        .with_model(&*spec.name)),
+    }
+}
+
+/// A request that runs.
+struct Running {
+    expected: Expectation,
+    responses: Responses,
+    /// Ends when the instance is free; in an error after a panic.
+    execution: Option<JoinHandle<Result<()>>>,
+    permit: PermitSlot,
+    /// When the request must be over.
+    deadline: Option<Instant>,
+    /// How long the next response may take.
+    patience: Duration,
+    queued: Duration,
+    /// When the model began to work on the next response.
+    since: Instant,
+    compute: ComputeTiming,
+}
+
+impl ScheduledModel {
+    /// Runs one request of a decoupled model.
+    pub(crate) fn stream(&self, mut request: InferRequest) -> BoxStream<'_, Result<InferResponse>> {
+        Box::pin(async_stream::stream! {
+            let arrived = Instant::now();
+            let span = spans::begin(&self.info, &mut request);
+            let outcome = self.metrics.arrival(arrived);
+            let ended = match self.begin(request, arrived).await {
+                Err(error) => Err(error),
+                Ok(mut running) => loop {
+                    match self.next(&mut running).await {
+                        Ok(Some(response)) => yield Ok(response),
+                        Ok(None) => break Ok((InferResponse::default(), running.served())),
+                        Err(error) => break Err(error),
+                    }
+                },
+            };
+            if let Some(span) = span {
+                spans::end(span, arrived.into_std(), &ended);
+            }
+            if let Err(error) = outcome.end(ended) {
+                yield Err(error);
+            }
+        })
+    }
+
+    /// Waits for the request's turn, and lets it begin.
+    async fn begin(&self, request: InferRequest, arrived: Instant) -> Result<Running> {
+        let spec = &*self.info.spec;
+        let deadline = request.deadline;
+        let latest = self.config.deadline(spec, &request, arrived.into_std()).map(Instant::from_std);
+        let (request, expected) = prepare(spec, request)?;
+        let Line::Single(queue) = &self.line else {
+            let message = format!("model '{}' is decoupled; its requests cannot form sequences", spec.name);
+            return Err(Error::unsupported(message).with_model(&*spec.name));
+        };
+        let turn = queue.turn(latest).await.map_err(|error| name_model(spec, error))?;
+        let Turn { instance, permit } = turn;
+        let queued = arrived.elapsed();
+        self.metrics.waited(queued);
+        let permit = PermitSlot::new(queue.executor.clone(), permit);
+        let bounds = Bounds { model: spec.name.clone(), config: self.config.stream, deadline };
+        let (sink, responses) = channel(bounds, permit.clone());
+        let execution = permit.start(move || instance.stream(request, Box::new(sink)));
+        Ok(Running {
+            expected,
+            responses,
+            execution: Some(execution),
+            permit,
+            deadline: deadline.map(Instant::from_std),
+            patience: spec.infer_timeout.unwrap_or(self.config.infer_timeout),
+            queued,
+            since: Instant::now(),
+            compute: ComputeTiming::default(),
+        })
+    }
+
+    /// The request's next response; `None` after the last.
+    async fn next(&self, running: &mut Running) -> Result<Option<InferResponse>> {
+        let spec = &*self.info.spec;
+        let until = [Instant::now().checked_add(running.patience), running.deadline].into_iter().flatten().min();
+        let next = match until {
+            Some(until) => timeout_at(until, running.responses.next()).await.map_err(|_elapsed| {
+                running.permit.give_up();
+                name_model(spec, overdue(&spec.name))
+            })?,
+            None => running.responses.next().await,
+        };
+        match next {
+            Next::Response(mut response) => {
+                running.time(&mut response);
+                let is_empty = response.outputs.is_empty();
+                let response = match is_empty {
+                    // Only says something by its parameters, or that it is the last.
+                    true => InferResponse { model: Some(self.info.clone()), ..*response },
+                    false => self.finish(&running.expected, *response)?,
+                };
+                Ok(Some(response))
+            }
+            Next::End(result) => {
+                let timing = result.is_ok().then_some(&running.compute);
+                self.metrics.executed(running.expected.batch_size(), timing);
+                result.map(|()| None).map_err(|error| name_model(spec, error))
+            }
+            Next::Lost => Err(name_model(spec, running.lost().await)),
+        }
+    }
+}
+
+impl Running {
+    /// A backend that does not time itself is timed.
+    fn time(&mut self, response: &mut InferResponse) {
+        if response.timing == ComputeTiming::default() {
+            response.timing.infer = self.since.elapsed();
+        }
+        self.since = Instant::now();
+        self.compute.add(&response.timing);
+    }
+
+    fn served(&self) -> Served {
+        Served { batch_size: self.expected.batch_size(), queued: self.queued, compute: self.compute }
+    }
+
+    /// Why the model went away.
+    async fn lost(&mut self) -> Error {
+        let ended = match self.execution.take() {
+            Some(execution) => timeout(self.patience, execution).await,
+            None => Ok(Ok(Ok(()))),
+        };
+        match ended {
+            Ok(Ok(Err(panicked))) => panicked,
+            Ok(Err(error)) => {
+                let message = "the server is shutting down, the request was not run; send it again";
+                Error::unavailable(message).with_source(error)
+            }
+            _ => Error::internal("the model stopped without saying that its last response was its last").from_model(),
+        }
+    }
+}
+
+impl Drop for Running {
+    /// An instance that does not notice, since it hangs, must not keep its permit.
+    fn drop(&mut self) {
+        let hanging = self.execution.take().filter(|execution| !execution.is_finished());
+        if let (Some(execution), Ok(runtime)) = (hanging, Handle::try_current()) {
+            let (patience, permit) = (self.patience, self.permit.clone());
+            runtime.spawn(async move {
+                if timeout(patience, execution).await.is_err() {
+                    permit.give_up();
+                }
+            });
+        }
+    }
+}

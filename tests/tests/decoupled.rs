@@ -1,0 +1,238 @@
+//! Decoupled models against the real binary: over gRPC streams, and refused by calls that take exactly one answer.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use e2e::{FolderStore, Launch, Server, Store, echo, infer, until};
+use futures::{Stream, StreamExt, stream};
+use protocol::grpc_service::grpc_inference_service_client::GrpcInferenceServiceClient;
+use protocol::grpc_service::infer_parameter::ParameterChoice;
+use protocol::grpc_service::model_infer_request::InferInputTensor;
+use protocol::grpc_service::{InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use serde_json::json;
+use test_util::archive::ArchiveBuilder;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use crate::assert_has;
+
+type Client = GrpcInferenceServiceClient<Channel>;
+
+/// An archive with Triton's `repeat` model.
+fn repeat() -> Vec<u8> {
+    let config = "backend: \"repeat\" model_transaction_policy { decoupled: true }";
+    ArchiveBuilder::new().file("repeat/config.pbtxt", config).directory("repeat/1").gzip()
+}
+
+async fn serve(change: impl FnOnce(Launch) -> Launch) -> (FolderStore, Server, Client) {
+    let store = FolderStore::new();
+    store.put("repeat.tar.gz", &repeat());
+    store.put("echo.tar.gz", &echo());
+    let server = change(store.launch()).start().await;
+    let client = connect(&server).await;
+    (store, server, client)
+}
+
+async fn connect(server: &Server) -> Client {
+    let endpoint = Channel::from_shared(format!("http://{}", server.grpc_address())).expect("a URL");
+    GrpcInferenceServiceClient::new(endpoint.connect().await.expect("the gRPC port listens"))
+}
+
+fn input(name: &str, datatype: &str, length: usize) -> InferInputTensor {
+    let (name, datatype) = (name.to_owned(), datatype.to_owned());
+    InferInputTensor { name, datatype, shape: vec![length as i64], ..InferInputTensor::default() }
+}
+
+/// Wants `values`, each after so many milliseconds.
+fn ask(id: &str, values: &[i32], delay: u32) -> ModelInferRequest {
+    let raw = |elements: Vec<[u8; 4]>| Bytes::from(elements.concat());
+    ModelInferRequest {
+        model_name: "repeat.tar.gz".to_owned(),
+        id: id.to_owned(),
+        inputs: vec![
+            input("IN", "INT32", values.len()),
+            input("DELAY", "UINT32", values.len()),
+            input("WAIT", "UINT32", 1),
+        ],
+        raw_input_contents: vec![
+            raw(values.iter().map(|value| value.to_le_bytes()).collect()),
+            raw(values.iter().map(|_| delay.to_le_bytes()).collect()),
+            raw(vec![[0; 4]]),
+        ],
+        ..ModelInferRequest::default()
+    }
+}
+
+fn with_empty_final(mut request: ModelInferRequest) -> ModelInferRequest {
+    let wanted = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+    request.parameters.insert("triton_enable_empty_final_response".to_owned(), wanted);
+    request
+}
+
+fn echo_of(id: &str, value: f32) -> ModelInferRequest {
+    ModelInferRequest {
+        model_name: "echo.tar.gz".to_owned(),
+        id: id.to_owned(),
+        inputs: vec![input("X", "FP32", 1)],
+        raw_input_contents: vec![Bytes::copy_from_slice(&value.to_le_bytes())],
+        ..ModelInferRequest::default()
+    }
+}
+
+async fn open(
+    client: &mut Client,
+    requests: impl Stream<Item = ModelInferRequest> + Send + 'static,
+) -> Streaming<ModelStreamInferResponse> {
+    client.model_stream_infer(requests).await.expect("a stream").into_inner()
+}
+
+/// All answers: id, the value of the first output, and whether it is said to be the last.
+async fn all(mut answers: Streaming<ModelStreamInferResponse>) -> Vec<(String, Option<i32>, bool)> {
+    let mut all = Vec::new();
+    while let Some(answer) = answers.message().await.expect("no status") {
+        assert_eq!(answer.error_message, "");
+        let response = answer.infer_response.expect("a response");
+        all.push((response.id.clone(), value(&response), is_final(&response)));
+    }
+    all
+}
+
+fn value(response: &ModelInferResponse) -> Option<i32> {
+    let raw = response.raw_output_contents.first()?;
+    Some(i32::from_le_bytes(raw[..].try_into().expect("one INT32 or FP32")))
+}
+
+fn is_final(response: &ModelInferResponse) -> bool {
+    let said = response.parameters["triton_final_response"].parameter_choice.as_ref();
+    said == Some(&ParameterChoice::BoolParam(true))
+}
+
+fn triple(id: &str, value: i32, last: bool) -> (String, Option<i32>, bool) {
+    (id.to_owned(), Some(value), last)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_leave_as_they_come_and_their_end_is_told_when_asked_for() {
+    let (_store, server, mut client) = serve(|launch| launch).await;
+    // Cold: nobody knows yet that the model is decoupled.
+    let cold = all(open(&mut client, stream::iter([ask("a", &[4, 5], 0)])).await).await;
+    assert_eq!(cold, [triple("a", 4, false), triple("a", 5, false)]);
+    let requests = [
+        with_empty_final(ask("many", &[7, 8], 0)),
+        with_empty_final(ask("none", &[], 0)),
+        ask("silent", &[], 0),
+        with_empty_final(echo_of("echo", f32::from_bits(9))),
+    ];
+    for (request, expected) in requests.into_iter().zip([
+        vec![triple("many", 7, false), triple("many", 8, false), ("many".to_owned(), None, true)],
+        vec![("none".to_owned(), None, true)],
+        vec![],
+        vec![triple("echo", 9, true)],
+    ]) {
+        assert_eq!(all(open(&mut client, stream::iter([request])).await).await, expected);
+    }
+    let metrics = server.metrics().await;
+    let count = |outcome| metrics.sum("panoply_requests_total", &[("surface", "grpc"), ("outcome", outcome)]);
+    assert_eq!((count("success"), count("cancelled")), (5.0, 0.0));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_requests_hold_up_no_others_and_ordinary_ones_keep_their_order() {
+    let (_store, server, mut client) = serve(|launch| launch).await;
+    all(open(&mut client, stream::iter([ask("warm", &[0], 0), echo_of("warm", 0.0)])).await).await;
+    let mut requests = vec![ask("slow", &[1, 2], 300), ask("quick", &[3, 4, 5], 0)];
+    requests.extend((0..20i32).map(|bits| echo_of("echo", f32::from_bits(bits as u32))));
+    let answers = all(open(&mut client, stream::iter(requests)).await).await;
+    let of =
+        |id: &str| answers.iter().filter(|answer| answer.0 == id).filter_map(|answer| answer.1).collect::<Vec<_>>();
+    assert_eq!((of("slow"), of("quick")), (vec![1, 2], vec![3, 4, 5]));
+    assert_eq!(of("echo"), (0..20).collect::<Vec<_>>());
+    let last: Vec<&str> = answers.iter().rev().take(2).map(|answer| answer.0.as_str()).collect();
+    assert_eq!(last, ["slow", "slow"], "all others are answered meanwhile: {answers:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_name_their_request_and_end_it_alone() {
+    let (_store, server, mut client) = serve(|launch| launch).await;
+    let mut wrong = ask("wrong", &[1, 2], 0);
+    (wrong.inputs[1].shape[0], wrong.raw_input_contents[1]) = (1, Bytes::from_static(&[0; 4]));
+    let mut unknown = ask("unknown", &[1], 0);
+    unknown.model_name = "nope.tar.gz".to_owned();
+    let mut answers = open(&mut client, stream::iter([wrong, unknown, ask("right", &[6], 0)])).await;
+    let mut heard = Vec::new();
+    while let Some(answer) = answers.message().await.expect("no status") {
+        let response = answer.infer_response.expect("a response");
+        heard.push((response.id.clone(), answer.error_message, value(&response)));
+    }
+    heard.sort_unstable();
+    let [right, unknown, wrong] = heard.as_slice() else { panic!("{heard:?}") };
+    assert_eq!((right.0.as_str(), right.1.as_str(), right.2), ("right", "", Some(6)));
+    assert_eq!(unknown.0, "unknown");
+    assert_has(&unknown.1, &["nope.tar.gz"]);
+    assert_eq!(wrong.0, "wrong");
+    assert_has(&wrong.1, &["expected IN and DELAY shape to match, got [2] and [1]"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_stream_stops_its_model() {
+    let (_store, server, mut client) = serve(|launch| launch).await;
+    let endless = ask("endless", &vec![1; 1000], 100);
+    let mut answers = open(&mut client, stream::iter([endless])).await;
+    answers.message().await.expect("no status").expect("the first of many");
+    drop(answers);
+    let labels = [("surface", "grpc"), ("outcome", "cancelled")];
+    until("the request is cancelled", async || {
+        (server.metrics().await.sum("panoply_requests_total", &labels) == 1.0).then_some(())
+    })
+    .await;
+    let labels = [("reason", "CANCELED")];
+    until("its model is told", async || {
+        (server.metrics().await.sum("nv_inference_request_failure", &labels) == 1.0).then_some(())
+    })
+    .await;
+    let began = Instant::now();
+    server.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(20), "nothing is left to wait for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_take_one_answer_refuse_it_in_tritons_words() {
+    let (_store, server, mut client) = serve(|launch| launch).await;
+    let tensor = |name, datatype| json!({ "name": name, "datatype": datatype, "shape": [1], "data": [1] });
+    let body = infer(&[tensor("IN", "INT32"), tensor("DELAY", "UINT32"), tensor("WAIT", "UINT32")]);
+    let answer = server.invoke("repeat.tar.gz", &body).await;
+    assert_eq!(answer.status, 501, "{answer:?}");
+    assert_has(&answer.text(), &["HTTP end point doesn't support models with decoupled transaction policy"]);
+    let status = client.model_infer(ask("one", &[1], 0)).await.expect_err("it is decoupled");
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+    assert_has(status.message(), &["ModelInfer RPC doesn't support models with decoupled transaction policy"]);
+    let config = server.get("/v2/models/repeat.tar.gz/config").await.ok().json();
+    assert_eq!(config["model_transaction_policy"], json!({ "decoupled": true }));
+    assert_eq!(config["input"][0]["name"], "IN", "{config}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_loses_its_model() {
+    let options = |launch: Launch| launch.option("--stream-buffer-size", "2").option("--stream-stall-timeout", "200ms");
+    let (_store, server, mut client) = serve(options).await;
+    // More than the windows of a connection hold.
+    let much = ask("much", &vec![1; 2_000_000], 0);
+    let mut answers = open(&mut client, stream::iter([much]).chain(stream::pending())).await;
+    answers.message().await.expect("no status").expect("the first of many");
+    // The model has one instance: it is free again, although nobody has read on.
+    let next = all(open(&mut connect(&server).await, stream::iter([ask("next", &[5], 0)])).await).await;
+    assert_eq!(next, [triple("next", 5, false)]);
+    let error = loop {
+        let answer = answers.message().await.expect("no status").expect("an end");
+        if !answer.error_message.is_empty() {
+            break answer.error_message;
+        }
+    };
+    assert_has(&error, &["--stream-stall-timeout", "200ms"]);
+    drop((answers, client));
+    server.stop().await;
+}
