@@ -89,19 +89,3 @@ async fn an_ensemble_and_its_composing_models() {
     }
     server.stop().await;
 }
-
-/// Tensors lie in memory that it shares with the server.
-#[tokio::test(flavor = "multi_thread")]
-async fn with_system_shared_memory_over_http_and_grpc() {
-    let store = FolderStore::new();
-    store.put("single.tar.gz", &batching_archive("single"));
-    let server = store.launch().flag("--allow-client-shm=true").start().await;
-    let shared = ["-b", "4", "--shared-memory", "system", "--output-shared-memory-size", "64"];
-    for (address, protocol) in [(server.address(), "HTTP"), (server.grpc_address(), "gRPC")] {
-        let report = measure("single.tar.gz", &address, &[&["-i", protocol], &shared[..]].concat()).await;
-        crate::assert_has(&report, &["Successful request count: ", "throughput: "]);
-    }
-    let metrics = server.metrics().await;
-    assert_eq!(metrics.sum("nv_inference_request_failure", &[("model", "single.tar.gz")]), 0.0);
-    server.stop().await;
-}
