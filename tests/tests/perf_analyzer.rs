@@ -13,12 +13,17 @@ async fn serve() -> (FolderStore, Server) {
     (store, server)
 }
 
-/// Runs it and returns its report. It asks for the server's own statistics too, and fails without.
+/// Runs it on a model with an input `X` of open size. See [`analyze`].
 async fn measure(model: &str, address: &str, options: &[&str]) -> String {
+    analyze(model, address, &[&["--shape", "X:2"], options].concat()).await
+}
+
+/// Runs it and returns its report. It asks for the server's own statistics too, and fails without.
+pub(crate) async fn analyze(model: &str, address: &str, options: &[&str]) -> String {
     let folder = test_util::artifacts().join("perf_analyzer");
     let mut command = Command::new(folder.join("perf_analyzer"));
     command.env("LD_LIBRARY_PATH", &folder).stdin(Stdio::null()).kill_on_drop(true);
-    command.args(["-m", model, "-u", address, "--shape", "X:2", "--request-count", "60"]).args(options);
+    command.args(["-m", model, "-u", address, "--request-count", "60"]).args(options);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends");
     let output = output.expect("`cargo xtask setup --tests` has fetched it");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

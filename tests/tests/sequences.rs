@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use test_util::archive::ArchiveBuilder;
 
 use crate::assert_has;
+use crate::perf_analyzer::analyze;
 
 /// `accumulate` of `make_models.py` with correlation IDs of a type, `strategy` and the state with which a sequence begins.
 fn accumulate(name: &str, id: &str, strategy: &str, initial: &str) -> Config {
@@ -56,6 +57,24 @@ async fn tritonclient_keeps_sequences_apart_over_http_and_streams() {
     let (http, grpc) = (server.address(), server.grpc_address());
     let printed = python("triton_sequences_client.py", &[&http, &grpc, "numbered.tar.gz", "named.tar.gz"]).await;
     assert_eq!(printed.trim_end(), "sequences work");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn perf_analyzer_sends_sequences_over_http_and_streams() {
+    let store = FolderStore::new();
+    store.put("numbered.tar.gz", &archive("numbered", "UINT64", &accumulate("numbered", "UINT64", OLDEST, ZERO)));
+    let server = store.launch().start().await;
+    let sequences = ["--sequence-length", "5", "--concurrency-range", "3"];
+    for (address, options) in
+        [(server.address(), &["-i", "HTTP"][..]), (server.grpc_address(), &["-i", "gRPC", "--streaming"])]
+    {
+        let report = analyze("numbered.tar.gz", &address, &[&sequences, options].concat()).await;
+        assert_has(&report, &["Sequence count: ", "Successful request count: ", "throughput: "]);
+    }
+    let metrics = server.metrics().await;
+    assert!(metrics.sum("nv_inference_count", &[("model", "numbered.tar.gz")]) >= 2.0 * 60.0);
+    assert_eq!(metrics.sum("nv_inference_request_failure", &[("model", "numbered.tar.gz")]), 0.0);
     server.stop().await;
 }
 
