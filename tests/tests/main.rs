@@ -20,6 +20,7 @@ mod layouts;
 mod limits;
 mod metrics;
 mod misbehaving;
+mod model_control;
 #[cfg(target_arch = "x86_64")]
 mod perf_analyzer;
 mod placement;

@@ -19,6 +19,7 @@ mod generate;
 mod grpc;
 mod http;
 mod infer;
+mod load_parameters;
 mod reply;
 mod sagemaker;
 mod serve;

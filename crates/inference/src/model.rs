@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{DataType, DynamicBatching, ModelName, RaggedBatching, SequenceBatching, Shape, TensorName};
+use crate::{DataType, DynamicBatching, ModelName, RaggedBatching, SequenceBatching, Shape, TensorName, WarmupSample};
 
 /// An input that a model declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +154,8 @@ pub struct ModelSpec {
     pub response_cache: bool,
     /// `metric_tags` of the configuration: labels of the model's metrics, each behind an underscore.
     pub metric_tags: BTreeMap<String, String>,
+    /// Requests that every instance runs before the model counts as ready.
+    pub warmup: Vec<WarmupSample>,
     /// How long a request may take, when the parameter `infer_timeout` overrides the server's default.
     pub infer_timeout: Option<Duration>,
     /// Bytes that the model takes once loaded, when the parameter `memory_bytes` says so.
@@ -185,6 +187,7 @@ impl ModelSpec {
             ragged: RaggedBatching::default(),
             response_cache: false,
             metric_tags: BTreeMap::new(),
+            warmup: Vec::new(),
             infer_timeout: None,
             memory_bytes: None,
         }

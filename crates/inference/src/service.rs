@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_core::Stream;
 
 use crate::stream::once;
-use crate::{CacheOutcome, InferRequest, InferResponse, ModelInfo, ModelKey, ModelStatistics, Result};
+use crate::{CacheOutcome, InferRequest, InferResponse, LoadOverrides, ModelInfo, ModelKey, ModelStatistics, Result};
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -130,7 +130,24 @@ pub trait ModelControl: Send + Sync {
 
     /// Every model that is known without asking the store: repositories', registered ones, and target models that are in
     /// memory, being loaded, in the disk cache, or have failed.
-    fn index(&self) -> Vec<IndexEntry>;
+    fn index(&self) -> BoxFuture<'_, Vec<IndexEntry>>;
+
+    /// Loads a model by name, and waits until it is ready: a target model is fetched if the store has a newer version, a
+    /// repository's model is read anew if its files have changed. What served before serves until then, and goes on where
+    /// this fails. The load goes on when the caller goes away.
+    ///
+    /// # Errors
+    /// NotFound when there is no such model; InvalidArgument, with the reason, when it cannot be loaded; Unavailable where
+    /// models are not loaded by name; what keeps it from being loaded now (NoRoom, DeadlineExceeded, …) as it is.
+    fn load<'a>(&'a self, key: &'a ModelKey, overrides: LoadOverrides) -> BoxFuture<'a, Result<()>>;
+
+    /// Unloads a model by name: new requests do not find it in memory from here on, its memory is free once those that run
+    /// have ended. With `unload_dependents` an ensemble takes the models with it that were loaded for it alone. A model that
+    /// is not loaded, or not known, is no error.
+    ///
+    /// # Errors
+    /// Unavailable where models are not unloaded by name.
+    fn unload<'a>(&'a self, key: &'a ModelKey, unload_dependents: bool) -> BoxFuture<'a, Result<()>>;
 
     /// Loads the repository at `directory` under `name`, and keeps it until [`ModelControl::unregister`].
     ///

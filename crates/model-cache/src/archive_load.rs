@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use inference::{CacheTier, Error, MemoryUsage, Result};
 use lru::LruCache;
 use parking_lot::Mutex;
-use repository::{CachedArchive, Repository};
+use repository::Repository;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 
 use crate::config::ModelCacheConfig;
-use crate::loaded::{LoadedArchive, Pin};
+use crate::loaded::{Files, LoadedArchive, Pin, ServedModels};
 use crate::loader::{Loaded, Loader, Prepared};
 use crate::metrics::CacheMetrics;
 use crate::room::Room;
@@ -31,7 +31,9 @@ pub(crate) struct Source {
     /// Reads the repository; blocks.
     pub(crate) read: Box<dyn FnOnce() -> Result<Repository> + Send>,
     /// Keeps the files while the models are in memory.
-    pub(crate) files: Option<CachedArchive>,
+    pub(crate) files: Files,
+    /// Models in memory that its ensembles may be composed of besides its own.
+    pub(crate) members: Vec<Pin>,
     /// Never evicted.
     pub(crate) kept: bool,
 }
@@ -85,8 +87,8 @@ impl ArchiveLoads {
     }
 
     async fn load_uncounted(&self, source: Source) -> Result<Pin> {
-        let Source { key, version, read, files, kept, .. } = source;
-        let prepared = self.prepare(&key, read).await?;
+        let Source { key, version, read, files, members, kept, .. } = source;
+        let prepared = self.prepare(&key, read, served(&members)).await?;
         let size_key = (key.clone(), version.clone());
         let learned = self.sizes.lock().get(&size_key).cloned();
         let need = learned.unwrap_or_else(|| self.first_need(&prepared));
@@ -100,7 +102,7 @@ impl ArchiveLoads {
             return Err(error);
         }
         let Loaded { models, entry, usage } = loaded;
-        Ok(reservation.commit(LoadedArchive { key, version, usage, models, entry, files }, kept))
+        Ok(reservation.commit(LoadedArchive { key, version, usage, models, entry, files, members }, kept))
     }
 
     fn first_need(&self, prepared: &Prepared) -> MemoryUsage {
@@ -118,10 +120,11 @@ impl ArchiveLoads {
         &self,
         key: &ArchiveKey,
         read: Box<dyn FnOnce() -> Result<Repository> + Send>,
+        members: ServedModels,
     ) -> Result<Prepared> {
         let _slot = self.slot().await?;
         let loader = self.loader.clone();
-        let prepared = tokio::task::spawn_blocking(move || loader.prepare(read()?)).await;
+        let prepared = tokio::task::spawn_blocking(move || loader.prepare(read()?, members)).await;
         prepared.unwrap_or_else(|_| Err(panicked(key)))
     }
 
@@ -142,6 +145,16 @@ impl ArchiveLoads {
         };
         loaded.unwrap_or_else(|_| Err(panicked(key)))
     }
+}
+
+/// The models behind these pins, and those that they are made of.
+fn served(pins: &[Pin]) -> ServedModels {
+    let mut models = ServedModels::new();
+    for pin in pins {
+        models.extend(served(&pin.members));
+        models.extend(pin.models.iter().map(|(name, versions)| (name.clone(), versions.clone())));
+    }
+    models
 }
 
 /// What to make room for before an archive's first load. An estimate that is up to twice the budget may be wrong: the load

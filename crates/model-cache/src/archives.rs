@@ -60,13 +60,21 @@ impl Archives {
     /// NotFound when the store has no such archive; what the fetch ended in otherwise. A store that cannot be asked is no
     /// error while the archive is on disk.
     pub(crate) async fn obtain(&self, target: &TargetModel, trace: Option<&Trace>) -> Result<Obtained> {
-        let on_disk = self.disk.lookup(target);
-        if let Some(archive) = &on_disk
+        if let Some(archive) = self.disk.lookup(target)
             && is_fresh(self.last_confirmed(target), self.check_interval, Instant::now())
         {
-            return Ok(from_disk(archive.clone()));
+            return Ok(from_disk(archive));
         }
+        self.obtain_newest(target, trace).await
+    }
+
+    /// As [`Archives::obtain`], but asks the store however fresh its last answer is.
+    ///
+    /// # Errors
+    /// As [`Archives::obtain`].
+    pub(crate) async fn obtain_newest(&self, target: &TargetModel, trace: Option<&Trace>) -> Result<Obtained> {
         let current = self.head(target, trace).await;
+        let on_disk = self.disk.lookup(target);
         match (current, on_disk) {
             (Ok(info), Some(archive)) if *archive.etag() == info.etag => {
                 self.confirm(target);

@@ -1,6 +1,5 @@
 //! The model cache: the request path from a key to an answer.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -12,6 +11,7 @@ use inference::{
 };
 
 use scheduler::ModelLabels;
+use tokio::task::JoinSet;
 
 use crate::archive_load::ArchiveLoads;
 use crate::archives::Archives;
@@ -22,6 +22,7 @@ use crate::loaded::Pin;
 use crate::loader::Loader;
 use crate::metrics::CacheMetrics;
 use crate::registered::Registrations;
+use crate::repositories::Repositories;
 use crate::room::{Room, UnloadReason};
 use crate::route::{ArchiveKey, KnownNames, Route, route};
 use crate::target_load::TargetLoads;
@@ -33,6 +34,7 @@ pub struct ModelCache {
     pub(crate) targets: Option<Arc<TargetLoads>>,
     pub(crate) registrations: Registrations,
     pub(crate) labels: Arc<ModelLabels>,
+    pub(crate) repositories: Arc<Repositories>,
     is_accepting: AtomicBool,
     metrics: CacheMetrics,
 }
@@ -47,10 +49,12 @@ impl ModelCache {
         let labels = Arc::new(ModelLabels::new(config.metrics_model_limit, config.metric_options));
         let loader = Arc::new(Loader::new(backends, labels.clone(), config));
         let loads = ArchiveLoads::new(room.clone(), loader, config);
-        let targets = archives.map(|archives| TargetLoads::new(archives, loads.clone(), room.clone()));
+        let targets = archives
+            .map(|archives| TargetLoads::new(archives, loads.clone(), room.clone(), config.scratch.clone().into()));
         let longest = config.download_timeout + config.load_timeout + config.room_timeout;
         Arc::new(ModelCache {
             flights: Flights::new(config.load_queue_size, longest, metrics),
+            repositories: Repositories::new(config, loads.clone(), room.clone()),
             registrations: Registrations::new(loads, room.clone()),
             room,
             targets,
@@ -60,12 +64,17 @@ impl ModelCache {
         })
     }
 
-    /// Loads the start-up repositories as one namespace, and keeps them.
+    /// Loads those models of the unpacked repositories that are wanted from the start.
     ///
     /// # Errors
-    /// Everything that is wrong with any of them.
-    pub async fn load_repositories(&self, folders: Vec<PathBuf>) -> Result<()> {
-        self.registrations.load_repositories(folders).await
+    /// Everything that is wrong with any of them; the others serve all the same.
+    pub async fn load_repositories(&self) -> Result<()> {
+        self.repositories.start().await
+    }
+
+    /// Looks for changes of the unpacked repositories from time to time, where that is wanted; ends at once where it is not.
+    pub fn poll_repositories(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.repositories.clone().poll_forever()
     }
 
     /// Start-up is over: the server is ready.
@@ -78,43 +87,55 @@ impl ModelCache {
         self.is_accepting.store(false, Ordering::Release);
     }
 
-    /// Whether the server is between [`ModelCache::accept`] and [`ModelCache::drain`].
+    /// Whether the server is between [`ModelCache::accept`] and [`ModelCache::drain`], and every model of the repositories
+    /// serves that has to.
     pub fn is_accepting(&self) -> bool {
-        self.is_accepting.load(Ordering::Acquire)
+        self.is_accepting.load(Ordering::Acquire) && self.repositories.is_ready()
     }
 
     /// Unloads everything; requests in flight keep their models until they end.
     pub async fn unload_all(&self) {
         let keys: Vec<ArchiveKey> =
             self.room.read(|residency| residency.iter().map(|archive| archive.key.clone()).collect());
+        // All at once: an ensemble holds on to the models that it is made of until it is unloaded itself.
+        let mut unloads = JoinSet::new();
         for key in keys {
-            self.room.remove(&key, UnloadReason::Shutdown).await;
+            let room = self.room.clone();
+            unloads.spawn(async move { room.remove(&key, UnloadReason::Shutdown).await });
         }
+        unloads.join_all().await;
     }
 
     /// Where a key leads on this server.
     pub(crate) fn route(&self, key: &ModelKey) -> Result<Route> {
         self.registrations.with_names(|names| {
-            route(
-                key,
-                KnownNames {
-                    has_store: self.targets.is_some(),
-                    is_registered: &|name| names.is_registered(name),
-                    is_in_repository: &|name| names.is_in_repository(name),
-                    only_model: names.only_model(),
-                },
-            )
+            self.repositories.with_records(|records| {
+                route(
+                    key,
+                    KnownNames {
+                        has_store: self.targets.is_some(),
+                        is_registered: &|name| names.is_registered(name),
+                        is_in_repository: &|name| records.is_known(name),
+                        only_model: names.only_model(records.count(), records.only()),
+                    },
+                )
+            })
         })
     }
 
-    /// Takes a target model out of memory when a crash left one of its models without an instance: the next request loads
-    /// it anew.
+    /// Sees to a model whose instances a crash has taken: a target model leaves memory, and the next request loads it anew;
+    /// a repository's is loaded anew at once.
     fn replace_broken(&self, pin: &Pin) {
+        pin.members.iter().for_each(|member| self.replace_broken(member));
         let is_broken =
             pin.models.values().flat_map(|versions| versions.values()).any(|model| !model.service.is_usable());
-        if is_broken && matches!(pin.key, ArchiveKey::Target(_)) {
-            tracing::error!(archive = %pin.key, "a model crashed and has no instance left; it will be loaded anew");
-            self.room.discard(pin);
+        match &pin.key {
+            ArchiveKey::Target(_) if is_broken => {
+                tracing::error!(archive = %pin.key, "a model crashed and has no instance left; it will be loaded anew");
+                self.room.discard(pin);
+            }
+            ArchiveKey::Model(name) if is_broken => self.repositories.revive(name),
+            _ => {}
         }
     }
 
@@ -130,7 +151,10 @@ impl ModelCache {
                 let (pin, outcome) = self.acquire_target(target, deadline, trace).await?;
                 Ok((pin, Some(outcome)))
             }
-            key => {
+            ArchiveKey::Model(name) => {
+                Ok((self.room.pin(&route.archive).ok_or_else(|| Repositories::not_ready(name))?, None))
+            }
+            key @ ArchiveKey::Registered(_) => {
                 let gone = || Error::unavailable(format!("{key} is being loaded or unloaded; try again"));
                 Ok((self.room.pin(key).ok_or_else(gone)?, None))
             }

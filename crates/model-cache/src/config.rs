@@ -1,10 +1,43 @@
 //! What bounds the model cache.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use inference::MemoryUsage;
 use scheduler::{MetricOptions, SchedulerConfig};
+
+/// Unpacked repositories, and who decides what of them is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct RepositoryConfig {
+    /// The repositories; each model is in one of them.
+    pub folders: Vec<PathBuf>,
+    /// Who decides.
+    pub control: ModelControlMode,
+    /// The server is ready only while none of their models has failed to load.
+    pub strict_readiness: bool,
+}
+
+/// Who decides which models of unpacked repositories are loaded, as in Triton.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ModelControlMode {
+    /// All are loaded at start, and that is that.
+    #[default]
+    None,
+    /// All are loaded, and their files are looked at so often: what comes, changes or goes is loaded or unloaded.
+    Poll(Duration),
+    /// Clients, by name; these are loaded at start.
+    Explicit(InitialModels),
+}
+
+/// What is loaded at start where clients decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InitialModels {
+    /// Every model.
+    All,
+    /// These.
+    Named(Vec<String>),
+}
 
 /// The model cache's bounds and intervals.
 #[derive(Clone, Debug)]
@@ -33,6 +66,10 @@ pub struct ModelCacheConfig {
     pub metric_options: MetricOptions,
     /// How many model names metrics tell apart.
     pub metrics_model_limit: usize,
+    /// Unpacked repositories.
+    pub repositories: RepositoryConfig,
+    /// Where files are written that come with a request to load.
+    pub scratch: PathBuf,
     /// Called after each unload, on a thread that may block: gives freed memory back to the system.
     pub after_unload: fn(),
     /// Queues and time limits of each model.

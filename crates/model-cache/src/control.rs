@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use inference::{
-    BoxFuture, Description, ErrorKind, IndexEntry, ModelControl, ModelKey, ModelState, ModelStatistics,
-    RegisteredModel, Result,
+    BoxFuture, Description, Error, ErrorKind, IndexEntry, LoadOverrides, ModelControl, ModelKey, ModelState,
+    ModelStatistics, RegisteredModel, Result, TargetModel,
 };
 
 use crate::cache::ModelCache;
 use crate::loaded::LoadedArchive;
+use crate::overrides::Overrides;
 use crate::route::{ArchiveKey, Route};
 
 impl ModelControl for ModelCache {
@@ -55,16 +56,34 @@ impl ModelControl for ModelCache {
         self.statistics_of(key)
     }
 
-    fn index(&self) -> Vec<IndexEntry> {
+    fn index(&self) -> BoxFuture<'_, Vec<IndexEntry>> {
         let mut index = BTreeMap::new();
         self.index_targets(&mut index);
         self.room.read(|residency| {
-            for key in residency.unloading() {
+            let is_own = |key: &&ArchiveKey| !matches!(key, ArchiveKey::Model(_));
+            for key in residency.unloading().filter(is_own) {
                 put(&mut index, key.to_string(), None, ModelState::Unloading, "");
             }
             residency.iter().for_each(|archive| index_archive(&mut index, archive));
         });
-        index.into_values().collect()
+        Box::pin(async move {
+            let mut index: Vec<IndexEntry> = index.into_values().collect();
+            index.extend(self.repositories.index().await);
+            index.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
+            index
+        })
+    }
+
+    fn load<'a>(&'a self, key: &'a ModelKey, overrides: LoadOverrides) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let name = key.to_string();
+            let overrides = Overrides::new(&name, overrides)?;
+            self.load_by_name(key, overrides).await.map_err(|error| load_failed(&name, error))
+        })
+    }
+
+    fn unload<'a>(&'a self, key: &'a ModelKey, unload_dependents: bool) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.unload_by_name(key, unload_dependents))
     }
 
     fn register<'a>(&'a self, name: &'a str, directory: &'a Path) -> BoxFuture<'a, Result<()>> {
@@ -84,6 +103,26 @@ impl ModelControl for ModelCache {
     }
 }
 
+/// A load by name that failed, as Triton's clients know it: what keeps it from being loaded now stays what it is.
+fn load_failed(name: &str, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            let message = format!("failed to load '{name}', failed to poll from model repository");
+            Error::not_found(message).with_source(error).with_model(name)
+        }
+        ErrorKind::InvalidArgument | ErrorKind::AlreadyExists | ErrorKind::Unsupported | ErrorKind::Internal => {
+            let said =
+                ["load failed for model", "failed to load"].iter().any(|start| error.message().starts_with(start));
+            let message = match said {
+                true => error.message().to_owned(),
+                false => format!("load failed for model '{name}': {}", error.message()),
+            };
+            Error::invalid_argument(message).with_source(error).with_model(name)
+        }
+        _ => error,
+    }
+}
+
 /// Entries by name and version, so that a later, truer state replaces an earlier one.
 type Index = BTreeMap<(String, Option<u64>), IndexEntry>;
 
@@ -93,20 +132,14 @@ fn put(index: &mut Index, name: String, version: Option<u64>, state: ModelState,
 }
 
 fn index_archive(index: &mut Index, archive: &LoadedArchive) {
-    let entry = match &archive.key {
-        ArchiveKey::Repositories => None,
-        ArchiveKey::Target(_) | ArchiveKey::Registered(_) => Some(archive.key.to_string()),
-    };
-    if let Some(name) = &entry {
-        index.remove(&(name.clone(), None));
+    if matches!(archive.key, ArchiveKey::Model(_)) {
+        return;
     }
-    for (model, versions) in &archive.models {
-        let name = match &entry {
-            None => model.to_string(),
-            Some(name) if archive.entry.as_ref() == Some(model) => name.clone(),
-            Some(_) => continue,
-        };
-        versions.keys().for_each(|version| put(index, name.clone(), Some(*version), ModelState::Ready, ""));
+    let name = archive.key.to_string();
+    index.remove(&(name.clone(), None));
+    let entry = archive.entry.iter().filter_map(|entry| archive.models.get(entry));
+    for version in entry.flat_map(|versions| versions.keys()) {
+        put(index, name.clone(), Some(*version), ModelState::Ready, "");
     }
 }
 
@@ -115,6 +148,47 @@ impl ModelCache {
         let (pin, cache) = self.acquire(&route, deadline, None).await?;
         let model = pin.find(route.model.as_deref(), key.version)?.info.clone();
         Ok(Description { model, cache })
+    }
+
+    async fn load_by_name(&self, key: &ModelKey, overrides: Overrides) -> Result<()> {
+        match self.owner(key).await? {
+            Owner::Target(target) => {
+                let targets =
+                    self.targets.as_ref().ok_or_else(|| Error::not_found("this server has no model store"))?;
+                targets.load_by_name(&self.flights, &target, overrides).await
+            }
+            Owner::Repositories(name) => self.repositories.load(&name, overrides).await,
+        }
+    }
+
+    async fn unload_by_name(&self, key: &ModelKey, unload_dependents: bool) -> Result<()> {
+        match self.owner(key).await? {
+            Owner::Target(target) => {
+                self.targets.iter().for_each(|targets| targets.unload_by_name(&target));
+                Ok(())
+            }
+            Owner::Repositories(name) => self.repositories.unload(&name, unload_dependents).await,
+        }
+    }
+
+    /// Who loads and unloads what a key names.
+    async fn owner(&self, key: &ModelKey) -> Result<Owner> {
+        if let Some(target) = &key.target {
+            return Ok(Owner::Target(target.clone()));
+        }
+        let name = key.model.as_deref().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| Error::invalid_argument("the request names no model"))?;
+        if self.is_registered(name) {
+            let message = format!(
+                "model '{name}' was registered by a container platform, which loads and unloads it (POST and DELETE /models)"
+            );
+            return Err(Error::unavailable(message).with_model(name));
+        }
+        let is_elsewhere = self.targets.is_none() || self.repositories.finds(name).await;
+        match TargetModel::new(name) {
+            Ok(target) if !is_elsewhere => Ok(Owner::Target(target)),
+            _ => Ok(Owner::Repositories(name.to_owned())),
+        }
     }
 
     fn index_targets(&self, index: &mut Index) {
@@ -129,4 +203,10 @@ impl ModelCache {
             put(index, target.to_string(), None, ModelState::Loading, "");
         }
     }
+}
+
+/// Who loads and unloads a model.
+enum Owner {
+    Target(TargetModel),
+    Repositories(String),
 }

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use inference::{Error, InferenceService, MemoryUsage, ModelInfo, ModelName, Result};
-use repository::CachedArchive;
+use repository::{CachedArchive, GivenFiles};
 use scheduler::Tally;
 
 use crate::room_signal::RoomSignal;
@@ -27,6 +27,14 @@ pub(crate) struct ServedModel {
 /// The models of an archive by name, each with its versions in ascending order.
 pub(crate) type ServedModels = BTreeMap<ModelName, BTreeMap<u64, ServedModel>>;
 
+/// The version asked for, or the newest.
+pub(crate) fn find_version(versions: &BTreeMap<u64, ServedModel>, version: Option<u64>) -> Option<&ServedModel> {
+    match version {
+        Some(version) => versions.get(&version),
+        None => versions.last_key_value().map(|(_, model)| model),
+    }
+}
+
 /// All models of one archive. They are loaded, pinned and evicted together, and dropping this unloads them.
 pub(crate) struct LoadedArchive {
     /// Which archive.
@@ -39,14 +47,35 @@ pub(crate) struct LoadedArchive {
     pub(crate) models: ServedModels,
     /// The model that a request reaches that names none.
     pub(crate) entry: Option<ModelName>,
-    /// Pins the files on disk for as long as the models are in memory: they may be mapped.
-    pub(crate) files: Option<CachedArchive>,
+    /// Keeps the files on disk for as long as the models are in memory: they may be mapped.
+    pub(crate) files: Files,
+    /// What its ensembles are composed of besides its own models: pinned for as long as they may run.
+    pub(crate) members: Vec<Pin>,
+}
+
+/// What keeps the files of loaded models where they are.
+#[derive(Default)]
+pub(crate) enum Files {
+    /// They are someone else's.
+    #[default]
+    Foreign,
+    /// The disk cache has them, and keeps them while this exists.
+    Cached(#[expect(dead_code, reason = "held, never read")] CachedArchive),
+    /// They came with a request to load, and go when this is dropped.
+    Given(#[expect(dead_code, reason = "held, never read")] Arc<GivenFiles>),
+}
+
+impl Files {
+    /// Whether unloading the models would let the disk cache delete them.
+    pub(crate) fn are_cached(&self) -> bool {
+        matches!(self, Files::Cached(_))
+    }
 }
 
 impl LoadedArchive {
     /// Whether clients call this model by the archive's key: it is the entry model, and the archive has a key.
     pub(crate) fn is_called_by_its_key(&self, model: &ModelName) -> bool {
-        self.key != ArchiveKey::Repositories && self.entry.as_ref() == Some(model)
+        !matches!(self.key, ArchiveKey::Model(_)) && self.entry.as_ref() == Some(model)
     }
 
     /// The model (the entry model when `None`) in the version asked for (the newest when `None`).
@@ -60,11 +89,7 @@ impl LoadedArchive {
             let message = format!("Request for unknown model: '{name}' is not found; {} has {known:?}", self.key);
             return Err(Error::not_found(message).with_model(name));
         };
-        let found = match version {
-            Some(version) => versions.get(&version),
-            None => versions.last_key_value().map(|(_, model)| model),
-        };
-        found.ok_or_else(|| self.no_version(name, version, versions))
+        find_version(versions, version).ok_or_else(|| self.no_version(name, version, versions))
     }
 
     /// Whether a model holds something between requests (see [`InferenceService::is_busy`]).

@@ -5,6 +5,7 @@ mod load;
 mod prepare;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use inference::{MemoryUsage, ModelName};
 use scheduler::{Executor, ModelLabels, ResponseCache, SchedulerConfig};
@@ -20,6 +21,7 @@ pub(crate) struct Loader {
     backends: Backends,
     gpus: Vec<u32>,
     executor: Executor,
+    load_timeout: Duration,
     scheduler: SchedulerConfig,
     labels: Arc<ModelLabels>,
     response_cache: Option<Arc<ResponseCache>>,
@@ -31,6 +33,7 @@ impl Loader {
             backends,
             gpus: config.gpus.clone(),
             executor: Executor::new(config.execution_concurrency),
+            load_timeout: config.load_timeout,
             scheduler: config.scheduler,
             labels,
             response_cache: config.response_cache_bytes.map(ResponseCache::new),

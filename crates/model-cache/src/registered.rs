@@ -1,17 +1,17 @@
-//! Models that come from no store: start-up repositories, and what a container platform registers.
+//! Models that a container platform registers.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use inference::{CacheTier, Error, ErrorKind, RegisteredModel, Result};
 use parking_lot::RwLock;
-use repository::{Repository, read_archive, read_folder};
+use repository::{Repository, read_archive};
 use tokio::task::JoinHandle;
 
 use crate::archive_load::{ArchiveLoads, Source};
-use crate::problems::Problems;
+use crate::loaded::Files;
 use crate::room::{Room, UnloadReason};
 use crate::route::ArchiveKey;
 
@@ -23,15 +23,12 @@ struct Registered {
     is_loaded: bool,
 }
 
-/// The names that mean something without a store.
+/// The names that a platform gave.
 #[derive(Default)]
 pub(crate) struct Names {
     /// By a platform's opaque name. A name is here from the start of its load to the end of its unload, so that two loads
     /// of one name cannot overlap.
     registered: BTreeMap<String, Registered>,
-    repository: BTreeSet<String>,
-    /// The model that a request without a name means, when the repositories leave no doubt.
-    repository_entry: Option<String>,
 }
 
 impl Names {
@@ -39,15 +36,11 @@ impl Names {
         self.registered.get(name).is_some_and(|model| model.is_loaded)
     }
 
-    pub(crate) fn is_in_repository(&self, name: &str) -> bool {
-        self.repository.contains(name)
-    }
-
-    /// The only model that a request without a name can mean.
-    pub(crate) fn only_model(&self) -> Option<&str> {
-        match (self.registered.len(), &self.repository_entry) {
-            (0, entry) => entry.as_deref(),
-            (1, None) if self.repository.is_empty() => self.registered.keys().next().map(String::as_str),
+    /// The only model that a request without a name can mean; the repositories have so many models, and perhaps one only.
+    pub(crate) fn only_model<'a>(&'a self, in_repositories: usize, only: Option<&'a str>) -> Option<&'a str> {
+        match (self.registered.len(), in_repositories) {
+            (0, 1) => only,
+            (1, 0) => self.registered.keys().next().map(String::as_str),
             _ => None,
         }
     }
@@ -69,23 +62,6 @@ impl Registrations {
     /// Looks at the names.
     pub(crate) fn with_names<T>(&self, look: impl FnOnce(&Names) -> T) -> T {
         look(&self.names.read())
-    }
-
-    /// Loads the start-up repositories as one namespace, and keeps them.
-    ///
-    /// # Errors
-    /// Everything that is wrong with any of them; two models of one name.
-    pub(crate) async fn load_repositories(&self, folders: Vec<PathBuf>) -> Result<()> {
-        if folders.is_empty() {
-            return Ok(());
-        }
-        let read = Box::new(move || merge(&folders));
-        let source = source(ArchiveKey::Repositories, read);
-        let pin = self.loads.load(source).await?;
-        let mut names = self.names.write();
-        names.repository = pin.models.keys().map(ToString::to_string).collect();
-        names.repository_entry = pin.entry.as_deref().map(str::to_owned);
-        Ok(())
     }
 
     /// See [`inference::ModelControl::register`]. Goes on when the caller goes away: a platform that gave up waiting asks
@@ -157,31 +133,13 @@ async fn finish(task: JoinHandle<Result<()>>) -> Result<()> {
 }
 
 fn source(key: ArchiveKey, read: Box<dyn FnOnce() -> Result<Repository> + Send>) -> Source {
-    Source { key, version: "".into(), tier: CacheTier::Disk, read, files: None, kept: true }
-}
-
-/// Reads several repositories as one. The entry is the only model, or the only ensemble.
-fn merge(folders: &[PathBuf]) -> Result<Repository> {
-    let mut problems = Problems::default();
-    let mut models: Vec<repository::RepositoryModel> = Vec::new();
-    for folder in folders {
-        let Some(repository) = problems.note(read_folder(folder)) else { continue };
-        for model in repository.models {
-            match models.iter().find(|other| other.spec.name == model.spec.name) {
-                Some(other) => problems.add(Error::invalid_argument(format!(
-                    "model '{}' is in two repositories: {} and {}",
-                    model.spec.name,
-                    other.directory.display(),
-                    model.directory.display()
-                ))),
-                None => models.push(model),
-            }
-        }
+    Source {
+        key,
+        version: "".into(),
+        tier: CacheTier::Disk,
+        read,
+        files: Files::Foreign,
+        members: Vec::new(),
+        kept: true,
     }
-    problems.into_result()?;
-    let entry = match models.as_slice() {
-        [only] => Some(only.spec.name.clone()),
-        _ => None,
-    };
-    Ok(Repository { entry, models })
 }

@@ -22,6 +22,8 @@ pub(crate) enum UnloadReason {
     Room,
     /// It was asked for.
     Request,
+    /// A newer load of the same took its place.
+    Replaced,
     /// A model crashed and cannot answer any more.
     Crash,
     /// The disk cache needs the room of its files.
@@ -31,8 +33,14 @@ pub(crate) enum UnloadReason {
 }
 
 impl UnloadReason {
-    pub(crate) const ALL: [UnloadReason; 5] =
-        [UnloadReason::Room, UnloadReason::Request, UnloadReason::Crash, UnloadReason::Disk, UnloadReason::Shutdown];
+    pub(crate) const ALL: [UnloadReason; 6] = [
+        UnloadReason::Room,
+        UnloadReason::Request,
+        UnloadReason::Replaced,
+        UnloadReason::Crash,
+        UnloadReason::Disk,
+        UnloadReason::Shutdown,
+    ];
 
     /// Whether the archive was still of use.
     pub(crate) const fn is_eviction(self) -> bool {
@@ -43,6 +51,7 @@ impl UnloadReason {
         match self {
             UnloadReason::Room => "room",
             UnloadReason::Request => "request",
+            UnloadReason::Replaced => "replaced",
             UnloadReason::Crash => "crash",
             UnloadReason::Disk => "disk",
             UnloadReason::Shutdown => "shutdown",
@@ -181,10 +190,20 @@ impl Room {
         let is_this = residency.peek(&pin.key).is_some_and(|resident| pin.is(resident));
         let withdrawn = if is_this { residency.withdraw(&pin.key) } else { None };
         drop(residency);
+        withdrawn.into_iter().for_each(|archive| self.retire_later(archive, UnloadReason::Crash));
+    }
+
+    /// Withdraws an archive from new requests at once, and unloads it when its pins are gone. `false` when it is not
+    /// resident.
+    pub(crate) fn begin_remove(self: &Arc<Self>, key: &ArchiveKey, reason: UnloadReason) -> bool {
+        let Some(archive) = self.residency.lock().withdraw(key) else { return false };
+        self.retire_later(archive, reason);
+        true
+    }
+
+    fn retire_later(self: &Arc<Self>, archive: Arc<LoadedArchive>, reason: UnloadReason) {
         let room = self.clone();
-        if let Some(archive) = withdrawn {
-            tokio::spawn(async move { room.retire(archive, UnloadReason::Crash).await });
-        }
+        tokio::spawn(async move { room.retire(archive, reason).await });
     }
 
     /// Withdraws an archive from new requests, waits for its pins to go, and unloads it. `false` when it is not resident.
@@ -293,15 +312,17 @@ impl Reservation {
         Ok(())
     }
 
-    /// Makes the archive resident and pins it; what it takes must have been held by [`Reservation::correct`].
+    /// Makes the archive resident and pins it; what it takes must have been held by [`Reservation::correct`]. What served
+    /// under its key until now is found no longer, and unloaded when its pins are gone.
     pub(crate) fn commit(mut self, archive: LoadedArchive, kept: bool) -> Pin {
         debug_assert_eq!(self.usage, archive.usage);
         self.usage = MemoryUsage::default();
         let archive = Arc::new(archive);
         let mut residency = self.room.residency.lock();
-        residency.insert(archive.clone(), kept);
+        let replaced = residency.insert(archive.clone(), kept);
         self.room.metrics.used(&residency);
         drop(residency);
+        replaced.into_iter().for_each(|replaced| self.room.retire_later(replaced, UnloadReason::Replaced));
         Pin::new(archive, self.room.signal.clone())
     }
 }

@@ -9,8 +9,8 @@ pub(crate) enum ArchiveKey {
     Target(TargetModel),
     /// A repository that a container platform registered under an opaque name.
     Registered(String),
-    /// The unpacked repositories that were named at start-up, together.
-    Repositories,
+    /// A model of the unpacked repositories.
+    Model(ModelName),
 }
 
 impl ArchiveKey {
@@ -18,7 +18,7 @@ impl ArchiveKey {
     pub(crate) fn name(&self) -> Option<String> {
         match self {
             ArchiveKey::Target(_) | ArchiveKey::Registered(_) => Some(self.to_string()),
-            ArchiveKey::Repositories => None,
+            ArchiveKey::Model(_) => None,
         }
     }
 }
@@ -29,7 +29,7 @@ impl std::fmt::Display for ArchiveKey {
         match self {
             ArchiveKey::Target(target) => write!(f, "{target}"),
             ArchiveKey::Registered(name) => f.write_str(name),
-            ArchiveKey::Repositories => f.write_str("the model repository"),
+            ArchiveKey::Model(name) => f.write_str(name),
         }
     }
 }
@@ -50,7 +50,7 @@ pub(crate) struct KnownNames<'a> {
     pub(crate) has_store: bool,
     /// Whether a platform registered this name.
     pub(crate) is_registered: &'a dyn Fn(&str) -> bool,
-    /// Whether a start-up repository has a model of this name.
+    /// Whether an unpacked repository has a model of this name.
     pub(crate) is_in_repository: &'a dyn Fn(&str) -> bool,
     /// The only model that is served without a target model, if there is exactly one.
     pub(crate) only_model: Option<&'a str>,
@@ -75,7 +75,7 @@ pub(crate) fn route(key: &ModelKey, names: KnownNames<'_>) -> Result<Route> {
         return Ok(Route { archive: ArchiveKey::Registered(model.to_owned()), model: None });
     }
     if (names.is_in_repository)(model) {
-        return Ok(Route { archive: ArchiveKey::Repositories, model: Some(model.into()) });
+        return Ok(Route { archive: ArchiveKey::Model(model.into()), model: Some(model.into()) });
     }
     match TargetModel::new(model) {
         Ok(target) if names.has_store => to_target(target, None, names),
@@ -124,8 +124,8 @@ mod tests {
             (resolve(Some("a.tar.gz"), Some("encoder"), true, None), format!("{}/encoder", target("a.tar.gz"))),
             (resolve(None, Some("t/a.tar.gz"), true, None), format!("{}/entry", target("t/a.tar.gz"))),
             (resolve(None, Some("hash"), true, None), "Registered(\"hash\")/entry".to_owned()),
-            (resolve(None, Some("resnet"), true, None), "Repositories/resnet".to_owned()),
-            (resolve(None, None, true, Some("resnet")), "Repositories/resnet".to_owned()),
+            (resolve(None, Some("resnet"), true, None), "Model(\"resnet\")/resnet".to_owned()),
+            (resolve(None, None, true, Some("resnet")), "Model(\"resnet\")/resnet".to_owned()),
             (resolve(None, Some("nope"), false, None), "Request for unknown model: 'nope' is not found".to_owned()),
         ];
         for (got, expected) in cases {

@@ -110,7 +110,7 @@ impl ModelCache {
         let (None, Some(name)) = (&key.target, &key.model) else { return None };
         let mut short = Vec::new();
         let full = self.room.read(|residency| {
-            let archives = residency.iter().filter(|archive| archive.key != ArchiveKey::Repositories);
+            let archives = residency.iter().filter(|archive| !matches!(archive.key, ArchiveKey::Model(_)));
             let members = archives.flat_map(|archive| archive.models.keys().map(move |model| (archive, model)));
             for (archive, model) in members.filter(|(archive, model)| !archive.is_called_by_its_key(model)) {
                 let route = || Route { archive: archive.key.clone(), model: Some(model.clone()) };
@@ -163,7 +163,7 @@ mod tests {
 
     fn row(archive: &str, model: &str, is_entry: bool) -> Row {
         let archive = match archive {
-            "" => ArchiveKey::Repositories,
+            "" => ArchiveKey::Model(model.into()),
             key => ArchiveKey::Target(TargetModel::new(key).expect("valid")),
         };
         let (tally, memory) = Default::default();

@@ -1,6 +1,6 @@
 //! One flight: a target model from the store or the disk into memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use repository::{Backoff, Refusals, read_archive};
 use crate::archive_load::{ArchiveLoads, Source};
 use crate::archives::{Archives, Obtained};
 use crate::flight::Landing;
-use crate::loaded::Pin;
+use crate::loaded::{Files, Pin};
 use crate::room::Room;
 use crate::route::ArchiveKey;
 
@@ -20,18 +20,25 @@ const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), maximum: Dur
 
 /// Loads target models.
 pub(crate) struct TargetLoads {
-    archives: Archives,
-    loads: Arc<ArchiveLoads>,
-    room: Arc<Room>,
+    pub(crate) archives: Archives,
+    pub(crate) loads: Arc<ArchiveLoads>,
+    pub(crate) room: Arc<Room>,
+    /// Where files are written that come with a request to load.
+    pub(crate) scratch: Arc<PathBuf>,
     /// Archives that are on disk, whole, and cannot be loaded all the same.
     refusals: Mutex<Refusals>,
 }
 
 impl TargetLoads {
-    pub(crate) fn new(archives: Archives, loads: Arc<ArchiveLoads>, room: Arc<Room>) -> Arc<Self> {
+    pub(crate) fn new(
+        archives: Archives,
+        loads: Arc<ArchiveLoads>,
+        room: Arc<Room>,
+        scratch: Arc<PathBuf>,
+    ) -> Arc<Self> {
         let holder = Arc::downgrade(&room);
         archives.set_pin_releaser(move || holder.upgrade().is_some_and(|room| room.evict_for_disk()));
-        Arc::new(TargetLoads { archives, loads, room, refusals: Mutex::new(Refusals::new(BACKOFF)) })
+        Arc::new(TargetLoads { archives, loads, room, scratch, refusals: Mutex::new(Refusals::new(BACKOFF)) })
     }
 
     /// The archives that can be loaded without the store.
@@ -53,28 +60,41 @@ impl TargetLoads {
             return Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }));
         }
         let obtained = self.archives.obtain(&target, trace.as_ref()).await?;
-        let version = obtained.archive.etag().clone();
-        if let Some(refusal) = self.refusals.lock().check(&target, &version, Instant::now()) {
+        if let Some(refusal) = self.refusals.lock().check(&target, obtained.archive.etag(), Instant::now()) {
             return Err(refusal);
         }
+        self.load_and_remember(&target, obtained, key, trace).await
+    }
+
+    /// Loads what is on disk now, and remembers whether that could be done.
+    pub(crate) async fn load_and_remember(
+        &self,
+        target: &TargetModel,
+        obtained: Obtained,
+        key: ArchiveKey,
+        trace: Option<Trace>,
+    ) -> Landing {
+        let version = obtained.archive.etag().clone();
         let (tier, timing, started) = (obtained.tier, obtained.timing, Instant::now());
         let mut span = trace.map(|trace| trace.begin("load"));
-        let pin = self.load_obtained(&target, obtained, key).await;
+        let pin = self.load_obtained(target, obtained, key).await;
         if let (Some(span), Err(error)) = (&mut span, &pin) {
             span.fail(error);
         }
         drop(span);
-        self.remember(&target, &version, &pin);
+        self.remember(target, &version, &pin);
         let load = LoadTiming { load: started.elapsed(), ..timing };
         Ok((pin?, CacheOutcome { tier, version, load: Some(load) }))
     }
 
     async fn load_obtained(&self, target: &TargetModel, obtained: Obtained, key: ArchiveKey) -> Result<Pin> {
         let (archive, name) = (obtained.archive, stem(target).to_owned());
-        let files = archive.clone();
+        let files = Files::Cached(archive.clone());
+        let version = archive.etag().clone();
         let read = Box::new(move || read_archive(archive.path(), &name));
-        let version = files.etag().clone();
-        self.loads.load(Source { key, version, tier: obtained.tier, read, files: Some(files), kept: false }).await
+        self.loads
+            .load(Source { key, version, tier: obtained.tier, read, files, members: Vec::new(), kept: false })
+            .await
     }
 
     /// A broken archive is not loaded again for every request. What depends on the moment (no room, say) is tried again
@@ -94,7 +114,7 @@ fn is_lasting(kind: ErrorKind) -> bool {
 }
 
 /// The archive's file name without `.tar.gz`: the model's name where its configuration sits at the root without one.
-fn stem(target: &TargetModel) -> &str {
+pub(crate) fn stem(target: &TargetModel) -> &str {
     let file = Path::new(target.as_str()).file_name().and_then(|name| name.to_str()).unwrap_or(target.as_str());
     file.strip_suffix(".tar.gz").or_else(|| file.strip_suffix(".tgz")).unwrap_or(file)
 }

@@ -14,6 +14,6 @@ mod wire;
 pub use config::{ParsedConfig, parse_model_config, read_model_config};
 pub use descriptors::FILE_DESCRIPTOR_SET;
 pub use fields::{SetField, message_fields, set_fields};
-pub use json::model_config_json;
+pub use json::{model_config_json, parse_model_config_json};
 pub use position::{ConfigProblem, Position, Positions};
 pub use wire::{decode_model_config, encode_model_config, message_size};

@@ -6,14 +6,20 @@
 mod archive;
 mod disk_cache;
 mod failure;
+mod given_files;
 mod metric_names;
 pub mod reading;
+mod scan;
 mod store;
 
 pub use archive::UnpackLimits;
 pub use disk_cache::{Backoff, CachedArchive, DiskCache, DiskCacheConfig, FetchTiming, Refusals};
+pub use given_files::GivenFiles;
 pub use metric_names::describe_metrics;
-pub use reading::{Repository, RepositoryModel, read_archive, read_folder};
+pub use reading::{
+    Repository, RepositoryModel, read_archive, read_archive_as, read_folder, read_given_model, read_model,
+};
+pub use scan::{Fingerprint, FoundModel, scan_folder};
 pub use store::{
     Checksum, ChecksumAlgorithm, ChecksumHasher, FolderStore, ModelStore, ObjectBody, ObjectInfo, S3Config,
     S3Credentials, S3Store,

@@ -14,7 +14,7 @@ mod tree;
 mod versions;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inference::{ModelName, ModelSpec, Result};
 
@@ -40,17 +40,69 @@ pub struct Repository {
 /// InvalidArgument with every problem found; for an unknown layout, with the tree and the layouts that would work.
 /// Internal when a file cannot be read.
 pub fn read_archive(root: &Path, name: &str) -> Result<Repository> {
+    read_archive_as(root, name, None)
+}
+
+/// As [`read_archive`]; `config` is a configuration (as JSON) that counts instead of the entry model's own.
+///
+/// # Errors
+/// As [`read_archive`].
+pub fn read_archive_as(root: &Path, name: &str, config: Option<&str>) -> Result<Repository> {
     let directories = layout::archive(root, name)?;
     let only_model = directories.len() == 1;
     let mut problems = Problems::default();
     let mut models = Vec::new();
     for directory in &directories {
         let rule = if only_model { NameRule::MayDiffer } else { NameRule::IsDirectory };
-        models.extend(open::model(root, directory, rule, &mut problems)?);
+        // Where there is one model it is the entry model, and its own configuration may even be missing.
+        models.extend(open::model(root, directory, rule, config.filter(|_| only_model), &mut problems)?);
     }
     problems.into_result()?;
     let entry = entry(&models)?;
+    if let (Some(config), false) = (config, only_model) {
+        let place = models.iter().zip(&directories).position(|(model, _)| model.spec.name == entry);
+        let place = place.expect("invariant: the entry is one of the models, and each directory gave one");
+        models[place] = one_model(root, &directories[place], NameRule::IsDirectory, Some(config))?;
+    }
     Ok(Repository { entry: Some(entry), models })
+}
+
+/// The name and directory of every model of an unpacked repository, sorted by name.
+pub(crate) fn model_directories(root: &Path) -> Result<Vec<(String, PathBuf)>> {
+    Ok(layout::folder(root)?.into_iter().map(|model| (model.name, model.path)).collect())
+}
+
+/// Reads one model whose directory is `directory`, as part of the repository at `root`; `config` is a configuration (as
+/// JSON) that counts instead of its own.
+///
+/// # Errors
+/// InvalidArgument with every problem found. Internal when a file cannot be read.
+pub fn read_model(root: &Path, directory: &Path, name: &str, config: Option<&str>) -> Result<RepositoryModel> {
+    let directory = layout::ModelDirectory { path: directory.to_owned(), name: name.to_owned() };
+    one_model(root, &directory, NameRule::IsDirectory, config)
+}
+
+/// Reads a model that consists of a configuration (as JSON) and of the files in `directory` alone. Its name is the
+/// configuration's, or else `name`.
+///
+/// # Errors
+/// As [`read_model`].
+pub fn read_given_model(directory: &Path, name: &str, config: &str) -> Result<Repository> {
+    let given = layout::ModelDirectory { path: directory.to_owned(), name: name.to_owned() };
+    let model = one_model(directory, &given, NameRule::MayDiffer, Some(config))?;
+    Ok(Repository { entry: Some(model.spec.name.clone()), models: vec![model] })
+}
+
+fn one_model(
+    root: &Path,
+    directory: &layout::ModelDirectory,
+    rule: NameRule,
+    config: Option<&str>,
+) -> Result<RepositoryModel> {
+    let mut problems = Problems::default();
+    let model = open::model(root, directory, rule, config, &mut problems)?;
+    problems.into_result()?;
+    model.ok_or_else(|| inference::Error::internal(format!("'{}' was read without a result", directory.name)))
 }
 
 /// Reads a model repository as Triton has it: every subfolder is a model. Hidden folders and loose files are passed over.
@@ -61,7 +113,7 @@ pub fn read_folder(root: &Path) -> Result<Repository> {
     let mut problems = Problems::default();
     let mut models = Vec::new();
     for directory in layout::folder(root)? {
-        models.extend(open::model(root, &directory, NameRule::IsDirectory, &mut problems)?);
+        models.extend(open::model(root, &directory, NameRule::IsDirectory, None, &mut problems)?);
     }
     problems.into_result()?;
     Ok(Repository { entry: None, models })

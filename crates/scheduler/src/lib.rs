@@ -25,6 +25,7 @@ mod sequence;
 mod spans;
 mod tally;
 mod together;
+mod warmup;
 
 pub use config::{SchedulerConfig, StreamConfig};
 pub use ensemble::Ensemble;
@@ -36,3 +37,4 @@ pub use metric_options::MetricOptions;
 pub use model::ScheduledModel;
 pub use response_cache::{CacheMetrics, CachedModel, ResponseCache};
 pub use tally::Tally;
+pub use warmup::{WarmupFiles, warm_up};

@@ -123,6 +123,11 @@ impl ModelMetrics {
         counter
     }
 
+    /// How long the model's load took, in seconds.
+    pub fn load_duration(&self) -> Gauge {
+        gauge!("nv_model_load_duration_secs", &self.labels)
+    }
+
     pub(crate) fn pending(&self) -> Gauge {
         self.pending.clone()
     }
@@ -267,6 +272,7 @@ pub fn describe_metrics() {
     for (name, description) in counters {
         metrics::describe_counter!(name, description);
     }
+    metrics::describe_gauge!("nv_model_load_duration_secs", Unit::Seconds, "Model load time in seconds");
     metrics::describe_gauge!(
         "nv_inference_pending_request_count",
         "Instantaneous number of pending requests awaiting execution per-model."

@@ -34,6 +34,14 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// `--model-control-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ControlMode {
+    None,
+    Poll,
+    Explicit,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -56,9 +64,24 @@ pub(crate) struct ModelArgs {
     /// Where archives come from: `s3://bucket/prefix`, or a folder of `.tar.gz` files
     #[arg(long, env = "PANOPLY_MODEL_STORE", value_name = "URL|DIR")]
     pub(crate) model_store: Option<String>,
-    /// An unpacked model repository, loaded at start and kept; may be given several times
+    /// An unpacked model repository, as Triton has it; may be given several times
     #[arg(long, env = "PANOPLY_MODEL_REPOSITORY", value_name = "DIR", value_delimiter = ',')]
     pub(crate) model_repository: Vec<PathBuf>,
+    /// Who decides what of unpacked repositories is loaded: `none` (all, at start), `poll` (their files), `explicit` (clients)
+    #[arg(long, env = "PANOPLY_MODEL_CONTROL_MODE", value_name = "MODE", default_value = "none")]
+    pub(crate) model_control_mode: ControlMode,
+    /// In mode `poll`, how many seconds lie between two looks at the files
+    #[arg(long, env = "PANOPLY_REPOSITORY_POLL_SECS", value_name = "N", default_value = "15")]
+    pub(crate) repository_poll_secs: u64,
+    /// In mode `explicit`, a model to load at start, `*` for all; may be given several times
+    #[arg(long, env = "PANOPLY_LOAD_MODEL", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) load_model: Vec<String>,
+    /// End when a model of a repository cannot be loaded at start
+    #[arg(long, env = "PANOPLY_EXIT_ON_ERROR", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub(crate) exit_on_error: bool,
+    /// Be ready only while no model of a repository has failed to load
+    #[arg(long, env = "PANOPLY_STRICT_READINESS", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub(crate) strict_readiness: bool,
     /// The S3 endpoint, where it is not Amazon's
     #[arg(long, env = "PANOPLY_S3_ENDPOINT", value_name = "URL")]
     pub(crate) s3_endpoint: Option<String>,

@@ -36,16 +36,21 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let cache = wiring::model_cache(&settings).await?;
     let drain = CancellationToken::new();
     let mut servers = ports.serve(&settings, &cache, metrics, spans, &drain);
-    let start = cache.load_repositories(settings.repositories.clone());
     tokio::select! {
-        loaded = start => loaded.context("the model repository cannot be loaded")?,
+        loaded = cache.load_repositories() => match loaded {
+            Err(error) if settings.exit_on_error => return Err(error).context("the model repository cannot be loaded"),
+            Err(error) => tracing::error!("some models cannot be loaded: {error:#}"),
+            Ok(()) => {}
+        },
         () = stop.received() => return Ok(()),
     }
+    let polling = tokio::spawn(cache.poll_repositories());
     cache.accept();
     tracing::info!("ready");
     stop.received().await;
     tracing::info!(delay = ?settings.drain_delay, timeout = ?settings.drain_timeout, "draining");
     cache.drain();
+    polling.abort();
     drain.cancel();
     while let Some(report) = servers.join_next().await {
         let cut = report.map_or(0, |report| report.cut);

@@ -8,9 +8,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use model_cache::{InitialModels, ModelControlMode, RepositoryConfig};
 use repository::{S3Config, S3Credentials};
 
-use crate::args::{LimitArgs, LogFormat, ModelArgs, NetworkArgs, OperationArgs, ServeArgs};
+use crate::args::{ControlMode, LimitArgs, LogFormat, ModelArgs, NetworkArgs, OperationArgs, ServeArgs};
 use crate::tracing_config::{self, TraceConfig};
 use crate::transport::TransportSettings;
 
@@ -38,7 +39,8 @@ pub(crate) struct Addresses {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) store: Option<StoreSettings>,
-    pub(crate) repositories: Vec<PathBuf>,
+    pub(crate) repositories: RepositoryConfig,
+    pub(crate) exit_on_error: bool,
     pub(crate) store_check_interval: Duration,
     pub(crate) ort_library: Option<PathBuf>,
     pub(crate) require_gpu: bool,
@@ -95,7 +97,8 @@ impl Settings {
         let ServeArgs { models, cache, network, transport, limits, operation } = args;
         let settings = Settings {
             store: check.store(&models),
-            repositories: check.folders("--model-repository", models.model_repository),
+            repositories: check.repositories(&models),
+            exit_on_error: models.exit_on_error,
             store_check_interval: check.time("--store-check-interval", models.store_check_interval),
             ort_library: check.file("--ort-library", models.ort_library),
             require_gpu: models.require_gpu,
@@ -245,6 +248,27 @@ impl Check {
         folders
     }
 
+    fn repositories(&mut self, args: &ModelArgs) -> RepositoryConfig {
+        let names = &args.load_model;
+        if !names.is_empty() && args.model_control_mode != ControlMode::Explicit {
+            self.problem("--load-model needs --model-control-mode explicit".to_owned());
+        }
+        if names.len() > 1 && names.iter().any(|name| name == "*") {
+            self.problem("--load-model '*' means every model; leave the other names out".to_owned());
+        }
+        let interval = self.positive("--repository-poll-secs", args.repository_poll_secs);
+        RepositoryConfig {
+            folders: self.folders("--model-repository", args.model_repository.clone()),
+            control: match args.model_control_mode {
+                ControlMode::None => ModelControlMode::None,
+                ControlMode::Poll => ModelControlMode::Poll(LONGEST.min(Duration::from_secs(interval))),
+                ControlMode::Explicit if *names == ["*"] => ModelControlMode::Explicit(InitialModels::All),
+                ControlMode::Explicit => ModelControlMode::Explicit(InitialModels::Named(names.clone())),
+            },
+            strict_readiness: args.strict_readiness,
+        }
+    }
+
     fn file(&mut self, option: &str, file: Option<PathBuf>) -> Option<PathBuf> {
         if let Some(file) = file.as_deref().filter(|file| !file.is_file()) {
             self.problem(format!("{option} {}: no such file", file.display()));
@@ -345,6 +369,24 @@ mod tests {
         assert!(problems[0].contains("must be at least --max-request-size"), "{problems:?}");
         let problems = self::settings(&["--max-connections", "18446744073709551615"]).expect_err("too many");
         assert!(problems[0].contains("--max-connections must be at most"), "{problems:?}");
+    }
+
+    #[test]
+    fn model_control_reads_as_triton_has_it() {
+        let control = |args: &[&str]| settings(args).map(|settings| settings.repositories.control);
+        assert_eq!(control(&[]), Ok(ModelControlMode::None));
+        let poll = ["--model-control-mode=poll", "--repository-poll-secs=3"];
+        assert_eq!(control(&poll), Ok(ModelControlMode::Poll(Duration::from_secs(3))));
+        let explicit = "--model-control-mode=explicit";
+        assert_eq!(control(&[explicit, "--load-model=*"]), Ok(ModelControlMode::Explicit(InitialModels::All)));
+        let named = InitialModels::Named(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(control(&[explicit, "--load-model=a", "--load-model=b"]), Ok(ModelControlMode::Explicit(named)));
+        for wrong in [&["--load-model=a"][..], &[explicit, "--load-model=a", "--load-model=*"]] {
+            assert!(control(wrong).expect_err("wrong")[0].contains("--load-model"), "{wrong:?}");
+        }
+        assert!(control(&["--repository-poll-secs=0"]).is_err());
+        let settings = settings(&["--exit-on-error=false", "--strict-readiness=false"]).expect("valid");
+        assert!(!settings.exit_on_error && !settings.repositories.strict_readiness);
     }
 
     #[test]

@@ -93,6 +93,8 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         load_queue_size: settings.load_queue_size,
         execution_concurrency: settings.execution_concurrency,
         metrics_model_limit: settings.metrics_model_limit,
+        repositories: settings.repositories.clone(),
+        scratch: std::env::temp_dir(),
         after_unload: give_freed_memory_back,
         scheduler: SchedulerConfig {
             max_queue_size: settings.max_queue_size,

@@ -16,6 +16,7 @@ mod infer;
 mod message_timeout;
 mod messages;
 mod order;
+mod repository;
 mod sequences;
 mod service;
 mod shared_memory;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, describe, failure, shared_memory, statistics, stream, timeout, trace};
+use super::{decode, describe, failure, repository, shared_memory, statistics, stream, timeout, trace};
 use crate::Shared;
 
 /// The service.
@@ -113,7 +113,9 @@ impl GrpcInferenceService for InferenceGrpc {
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
-        Ok(Response::new(describe::index(self.app.services.control.index(), request.get_ref().ready)))
+        let RepositoryIndexRequest { repository_name, ready } = request.get_ref();
+        repository::check_repository(repository_name).map_err(|error| failure::refuse(&ModelKey::default(), error))?;
+        Ok(Response::new(describe::index(self.app.services.control.index().await, *ready)))
     }
 
     /// Never called: the route of [`super::unary`] is in front of tonic's.
@@ -144,22 +146,18 @@ impl GrpcInferenceService for InferenceGrpc {
 
     async fn repository_model_load(
         &self,
-        _: Request<RepositoryModelLoadRequest>,
+        request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-        Err(missing(
-            "RepositoryModelLoad",
-            "models cannot be loaded by name yet; an archive is loaded when it is first asked for",
-        ))
+        repository::load(&*self.app.services.control, request.into_inner()).await?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
-        _: Request<RepositoryModelUnloadRequest>,
+        request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-        Err(missing(
-            "RepositoryModelUnload",
-            "models cannot be unloaded by name yet; an archive is unloaded when its room is needed",
-        ))
+        repository::unload(&*self.app.services.control, request.into_inner()).await?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
 
     async fn system_shared_memory_status(

@@ -11,8 +11,15 @@ use crate::status::Failure;
 use crate::{App, Shared, infer, reply};
 
 /// The extensions of KServe v2 that are there, by Triton's names for them.
-const EXTENSIONS: [&str; 5] =
-    ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"];
+const EXTENSIONS: [&str; 7] = [
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+];
 /// Bytes that the body of an index request may have.
 const MAX_INDEX_REQUEST: u64 = 64 << 10;
 
@@ -115,7 +122,7 @@ fn config_json(info: &ModelInfo) -> Result<String> {
 /// `POST /v2/repository/index`.
 pub(super) async fn index(State(app): State<Shared>, request: Request) -> Response {
     match index_request(&app, request).await {
-        Ok(request) => reply::json(&lines(&app.services.control.index(), request.ready)),
+        Ok(request) => reply::json(&lines(&app.services.control.index().await, request.ready)),
         Err(failure) => refuse(&ModelKey::default(), failure),
     }
 }

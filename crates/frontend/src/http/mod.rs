@@ -3,6 +3,7 @@
 mod describe;
 mod health;
 mod path;
+mod repository;
 mod shared_memory;
 mod slashes;
 mod statistics;
@@ -63,11 +64,13 @@ pub fn http_router(services: Services, config: FrontendConfig) -> Router {
             models.tails.push(tail);
         }
     }
+    let (router, controlled) = repository::routes(router);
     let router = router.route("/invocations", post(invocations)).merge(sagemaker::runtime_routes());
     let router = router.merge(shared_memory::routes());
     let router = router.route("/v2/trace/setting", get(trace::of_all).post(trace::update_of_all));
     let router = crate::finish(router, services, config);
-    let (routes, names) = (router.clone(), [models].into_iter().chain(shared_memory::names()).collect());
+    let names = [models, controlled].into_iter().chain(shared_memory::names()).collect();
+    let routes = router.clone();
     router.fallback(move |request| with_slashes(routes, names, request))
 }
 

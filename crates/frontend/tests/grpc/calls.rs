@@ -9,8 +9,8 @@ use protocol::grpc_service::infer_parameter::ParameterChoice;
 use protocol::grpc_service::model_infer_request::InferRequestedOutputTensor;
 use protocol::grpc_service::{
     InferParameter, ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest,
-    RepositoryIndexRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
-    SystemSharedMemoryStatusRequest,
+    ModelRepositoryParameter, RepositoryIndexRequest, RepositoryModelLoadRequest, RepositoryModelUnloadRequest,
+    ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest, SystemSharedMemoryStatusRequest,
 };
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request};
@@ -208,6 +208,35 @@ async fn what_the_server_and_its_models_are() {
     assert_eq!(lines, [("broken", "UNAVAILABLE"), ("cached", ""), ("identity", "READY")]);
     let index = RepositoryIndexRequest { repository_name: String::new(), ready: true };
     assert_eq!(client.repository_index(index).await.expect("told").into_inner().models.len(), 1);
+}
+
+#[tokio::test]
+async fn models_are_loaded_and_unloaded_by_name() {
+    use protocol::grpc_service::model_repository_parameter::ParameterChoice::{BoolParam, BytesParam, StringParam};
+    let server = start().await;
+    let mut client = server.client.clone();
+    let parameter = |name: &str, choice| (name.to_owned(), ModelRepositoryParameter { parameter_choice: Some(choice) });
+    let load = |name: &str| RepositoryModelLoadRequest { model_name: name.to_owned(), ..Default::default() };
+    let given = [parameter("config", StringParam("{}".to_owned())), parameter("file:1/m", BytesParam(vec![1].into()))];
+    let request = RepositoryModelLoadRequest { parameters: given.into(), ..load("team/x.tar.gz") };
+    client.repository_model_load(request).await.expect("loads");
+    let request = RepositoryModelUnloadRequest {
+        model_name: "m".to_owned(),
+        parameters: [parameter("unload_dependents", BoolParam(true))].into(),
+        ..Default::default()
+    };
+    client.repository_model_unload(request).await.expect("unloads");
+    let calls = server.fake.control_calls.lock().expect("not poisoned").clone();
+    let given = calls[0].1.as_ref().expect("a load");
+    assert_eq!((calls[0].0.as_str(), given.config.as_deref()), ("team/x.tar.gz", Some("{}")));
+    assert_eq!(given.files["1/m"], [1][..]);
+    assert_eq!((calls[1].0.as_str(), calls[1].2), ("m", true));
+
+    let status = client.repository_model_load(load("nope")).await.expect_err("unknown");
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(status.message(), "failed to load 'nope', failed to poll from model repository");
+    let request = RepositoryModelLoadRequest { repository_name: "here".to_owned(), ..load("m") };
+    assert_eq!(client.repository_model_load(request).await.expect_err("one").code(), Code::Unimplemented);
 }
 
 #[tokio::test]

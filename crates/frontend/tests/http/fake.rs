@@ -15,8 +15,8 @@ use frontend::{Admission, DrainReport, FrontendConfig, ServeConfig, Services, Sh
 use futures::StreamExt;
 use inference::{
     BoxFuture, BoxStream, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
-    InferResponse, InferenceService, InputSpec, LoadTiming, ModelControl, ModelInfo, ModelKey, ModelSpec, ModelState,
-    ModelStatistics, NamedTensor, OutputSpec, Parameter, RegisteredModel, Result, Shape, Tensor,
+    InferResponse, InferenceService, InputSpec, LoadOverrides, LoadTiming, ModelControl, ModelInfo, ModelKey,
+    ModelSpec, ModelState, ModelStatistics, NamedTensor, OutputSpec, Parameter, RegisteredModel, Result, Shape, Tensor,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -60,6 +60,8 @@ impl Drop for Abandoned<'_> {
 pub struct Fake {
     pub ready: AtomicBool,
     pub registered: Mutex<Vec<RegisteredModel>>,
+    /// Loads (with their overrides) and unloads (with whether dependents go too) by name.
+    pub control_calls: Mutex<Vec<(String, Option<LoadOverrides>, bool)>>,
     /// Every request that came this far.
     pub requests: Mutex<Vec<InferRequest>>,
     /// Opens once for each request to `slow` that may finish.
@@ -75,6 +77,7 @@ impl Fake {
         Arc::new(Fake {
             ready: AtomicBool::new(true),
             registered: Mutex::default(),
+            control_calls: Mutex::default(),
             requests: Mutex::default(),
             gate: Semaphore::new(0),
             abandoned: AtomicUsize::new(0),
@@ -208,18 +211,37 @@ impl ModelControl for Fake {
         }
     }
 
-    fn index(&self) -> Vec<IndexEntry> {
+    fn index(&self) -> BoxFuture<'_, Vec<IndexEntry>> {
         let entry = |name: &str, version, state, reason: &str| IndexEntry {
             name: name.to_owned(),
             version,
             state,
             reason: reason.to_owned(),
         };
-        vec![
+        let index = vec![
             entry("broken", Some(1), ModelState::Unavailable, "no such file"),
             entry("cached", None, ModelState::Unavailable, ""),
             entry("identity", Some(1), ModelState::Ready, ""),
-        ]
+        ];
+        Box::pin(async move { index })
+    }
+
+    fn load<'a>(&'a self, key: &'a ModelKey, overrides: LoadOverrides) -> BoxFuture<'a, Result<()>> {
+        self.control_calls.lock().expect("not poisoned").push((key.to_string(), Some(overrides), false));
+        Box::pin(async move {
+            let name = key.to_string();
+            match name.as_str() {
+                "nope" => {
+                    Err(Error::not_found(format!("failed to load '{name}', failed to poll from model repository")))
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn unload<'a>(&'a self, key: &'a ModelKey, unload_dependents: bool) -> BoxFuture<'a, Result<()>> {
+        self.control_calls.lock().expect("not poisoned").push((key.to_string(), None, unload_dependents));
+        Box::pin(async { Ok(()) })
     }
 
     fn register<'a>(&'a self, name: &'a str, directory: &'a Path) -> BoxFuture<'a, Result<()>> {

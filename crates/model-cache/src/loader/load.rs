@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use inference::{Backend, Error, InferenceService, MemoryUsage, ModelInfo, ModelName, Placement, Result, TensorName};
 use repository::RepositoryModel;
-use scheduler::{CachedModel, Ensemble, EnsemblePlan, ModelMetrics, ScheduledModel};
+use scheduler::{CachedModel, Ensemble, EnsemblePlan, ModelMetrics, ScheduledModel, warm_up};
 
 use super::prepare::{Prepared, PreparedKind, PreparedModel, artifact};
 use super::{Loader, metric_name};
-use crate::loaded::{ServedModel, ServedModels};
+use crate::loaded::{ServedModel, ServedModels, find_version};
 
 /// Models that are ready, and what they really took.
 pub(crate) struct Loaded {
@@ -24,11 +25,12 @@ impl Loader {
     /// # Errors
     /// The first model's that fails, with its name; what was loaded before it is unloaded again.
     pub(crate) fn load(&self, prepared: Prepared, archive: Option<&str>) -> Result<Loaded> {
-        let mut loaded = Loaded { models: BTreeMap::new(), entry: prepared.entry, usage: MemoryUsage::default() };
-        for model in prepared.models {
+        let Prepared { models, entry, members, .. } = prepared;
+        let mut loaded = Loaded { models: BTreeMap::new(), entry, usage: MemoryUsage::default() };
+        for model in models {
             let name = model.model.spec.name.clone();
             let label = metric_name(archive, loaded.entry.as_ref(), &name);
-            let versions = self.load_model(model, &label, &mut loaded).map_err(|error| {
+            let versions = self.load_model(model, &label, &members, &mut loaded).map_err(|error| {
                 let message = format!("load failed for model '{name}': {}", error.message());
                 Error::new(error.kind(), message).with_source(error).with_model(&*name)
             })?;
@@ -41,6 +43,7 @@ impl Loader {
         &self,
         prepared: PreparedModel,
         label: &str,
+        members: &ServedModels,
         loaded: &mut Loaded,
     ) -> Result<BTreeMap<u64, ServedModel>> {
         let PreparedModel { model, kind, .. } = prepared;
@@ -48,16 +51,25 @@ impl Loader {
         let mut versions = BTreeMap::new();
         for version in &model.versions {
             let info = info(&model, *version, labels.clone());
+            let started = Instant::now();
             let metrics = self.labels.metrics(label, *version, &model.spec.metric_tags);
             let of_cache = self.response_cache.as_ref().filter(|_| model.spec.response_cache);
             let of_cache = of_cache.map(|cache| (cache.clone(), metrics.of_cache()));
+            let load_duration = metrics.load_duration();
             let (tally, mut memory) = (metrics.tally().clone(), MemoryUsage::default());
             let service = match &kind {
                 PreparedKind::Backend { backend, placement } => {
                     self.start_backend(&**backend, &model, info.clone(), placement, metrics, &mut memory)?
                 }
                 PreparedKind::Ensemble(plan) => {
-                    let steps = steps(plan, &loaded.models)?;
+                    if !model.spec.warmup.is_empty() {
+                        let name = &*model.spec.name;
+                        tracing::warn!(
+                            model = name,
+                            "the model_warmup of an ensemble is passed over; its composing models can have one each"
+                        );
+                    }
+                    let steps = steps(plan, &loaded.models, members)?;
                     Ensemble::new(info.clone(), EnsemblePlan::clone(plan), steps, self.scheduler, metrics)
                 }
             };
@@ -65,6 +77,7 @@ impl Loader {
                 Some((cache, metrics)) => CachedModel::new(info.clone(), service, cache, metrics),
                 None => service,
             };
+            load_duration.set(started.elapsed().as_secs_f64());
             loaded.usage.add_all(&memory);
             versions.insert(*version, ServedModel { info, service, tally, memory });
         }
@@ -82,7 +95,11 @@ impl Loader {
     ) -> Result<Arc<dyn InferenceService>> {
         let mut artifact = artifact(model, info.version);
         artifact.spec = Arc::new(model.spec.with_sequence_tensors());
-        let loaded = backend.load(&artifact, placement)?;
+        let until = Instant::now().checked_add(self.load_timeout);
+        let mut loaded = backend.load(&artifact, placement)?;
+        if !info.spec.warmup.is_empty() {
+            warm_up(&artifact.spec, &mut loaded, &model.read_warmup_files()?, until)?;
+        }
         *memory = loaded.memory.clone();
         Ok(ScheduledModel::new(info, loaded, self.executor.clone(), self.scheduler, metrics))
     }
@@ -99,14 +116,10 @@ fn info(model: &RepositoryModel, version: u64, labels: HashMap<TensorName, Vec<S
 }
 
 /// The services of an ensemble's steps, in the plan's order.
-fn steps(plan: &EnsemblePlan, models: &ServedModels) -> Result<Vec<Arc<dyn InferenceService>>> {
+fn steps(plan: &EnsemblePlan, models: &ServedModels, members: &ServedModels) -> Result<Vec<Arc<dyn InferenceService>>> {
     let step = |model: &ModelName, version: Option<u64>| {
-        let versions = models.get(model)?;
-        let served = match version {
-            Some(version) => versions.get(&version),
-            None => versions.last_key_value().map(|(_, served)| served),
-        };
-        served.map(|served| served.service.clone())
+        let versions = models.get(model).or_else(|| members.get(model))?;
+        find_version(versions, version).map(|served| served.service.clone())
     };
     let missing = |model: &ModelName| Error::internal(format!("composing model '{model}' is not loaded"));
     plan.steps()

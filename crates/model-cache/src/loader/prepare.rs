@@ -9,6 +9,7 @@ use scheduler::EnsemblePlan;
 use scheduler::ensemble_plan::plan;
 
 use super::{Loader, total};
+use crate::loaded::{ServedModels, find_version};
 use crate::placement::place;
 use crate::problems::Problems;
 
@@ -22,6 +23,8 @@ pub(crate) struct Prepared {
     pub(crate) estimate: MemoryUsage,
     /// A model's configuration states its size, so that the estimate is none.
     pub(crate) is_stated: bool,
+    /// Models in memory that ensembles may be composed of besides those above.
+    pub(super) members: ServedModels,
 }
 
 /// A model whose specification is complete.
@@ -43,11 +46,12 @@ pub(crate) enum PreparedKind {
 type Completed = BTreeMap<ModelName, RepositoryModel>;
 
 impl Loader {
-    /// Completes specifications, plans ensembles, places instances and estimates memory.
+    /// Completes specifications, plans ensembles, places instances and estimates memory. Ensembles are composed of the
+    /// repository's own models, or else of `members`, which are in memory already.
     ///
     /// # Errors
     /// All problems of all models in one error, with file, line and column where a configuration is to blame.
-    pub(crate) fn prepare(&self, repository: Repository) -> Result<Prepared> {
+    pub(crate) fn prepare(&self, repository: Repository, members: ServedModels) -> Result<Prepared> {
         let mut problems = Problems::default();
         let mut completed = Completed::new();
         for model in repository.models {
@@ -60,7 +64,7 @@ impl Loader {
         let mut problems = Problems::default();
         let mut kinds = BTreeMap::new();
         for (name, model) in &completed {
-            if let Some(kind) = problems.note(self.kind(model, &completed)) {
+            if let Some(kind) = problems.note(self.kind(model, &completed, &members)) {
                 kinds.insert(name.clone(), kind);
             }
         }
@@ -74,7 +78,7 @@ impl Loader {
         let models: Vec<PreparedModel> = models.collect();
         let estimate = total(models.iter().map(|model| &model.estimate));
         let is_stated = models.iter().any(|prepared| prepared.model.spec.memory_bytes.is_some());
-        Ok(Prepared { models, entry: repository.entry, estimate, is_stated })
+        Ok(Prepared { models, entry: repository.entry, estimate, is_stated, members })
     }
 
     fn complete(&self, model: RepositoryModel) -> Result<RepositoryModel> {
@@ -93,9 +97,15 @@ impl Loader {
         }
     }
 
-    fn kind(&self, model: &RepositoryModel, all: &Completed) -> Result<(PreparedKind, MemoryUsage)> {
+    fn kind(
+        &self,
+        model: &RepositoryModel,
+        all: &Completed,
+        members: &ServedModels,
+    ) -> Result<(PreparedKind, MemoryUsage)> {
         if model.spec.ensemble.is_some() {
-            return Ok((PreparedKind::Ensemble(Box::new(plan_ensemble(model, all)?)), MemoryUsage::default()));
+            let plan = Box::new(plan_ensemble(model, all, members)?);
+            return Ok((PreparedKind::Ensemble(plan), MemoryUsage::default()));
         }
         let backend = self.backends.find(&model.spec)?.clone();
         let placement = place(&model.spec.name, &model.spec.instance_groups, &self.gpus)?;
@@ -141,13 +151,15 @@ fn estimate(backend: &dyn Backend, model: &RepositoryModel, version: u64, placem
     MemoryUsage::on(*device, stated)
 }
 
-fn plan_ensemble(model: &RepositoryModel, all: &Completed) -> Result<EnsemblePlan> {
+fn plan_ensemble(model: &RepositoryModel, all: &Completed, members: &ServedModels) -> Result<EnsemblePlan> {
     if model.spec.response_cache {
-        check_cacheable(model, all)?;
+        check_cacheable(model, all, members)?;
     }
     let member = |name: &str, version: Option<u64>| -> Option<&ModelSpec> {
-        let member = all.get(name)?;
-        version.is_none_or(|version| member.versions.contains(&version)).then_some(&member.spec)
+        match all.get(name) {
+            Some(own) => version.is_none_or(|version| own.versions.contains(&version)).then_some(&own.spec),
+            None => find_version(members.get(name)?, version).map(|member| &*member.info.spec),
+        }
     };
     plan(&model.spec, member).map_err(|found| {
         let mut problems = Problems::default();
@@ -160,22 +172,24 @@ fn plan_ensemble(model: &RepositoryModel, all: &Completed) -> Result<EnsemblePla
 }
 
 /// Answers of an ensemble cannot be cached where one of its models, at any depth, answers equal requests differently.
-fn check_cacheable(model: &RepositoryModel, all: &Completed) -> Result<()> {
+fn check_cacheable(model: &RepositoryModel, all: &Completed, in_memory: &ServedModels) -> Result<()> {
     let mut seen = BTreeSet::new();
     let mut unseen: Vec<&ModelName> = members(&model.spec).collect();
     while let Some(name) = unseen.pop() {
-        let Some(member) = all.get(name).filter(|_| seen.insert(name)) else { continue };
-        if member.spec.sequence_batching.is_some() {
+        let own = all.get(name).map(|member| &member.spec);
+        let spec = own.or_else(|| find_version(in_memory.get(name)?, None).map(|member| &*member.info.spec));
+        let Some(spec) = spec.filter(|_| seen.insert(name)) else { continue };
+        if spec.sequence_batching.is_some() {
             let name = &model.spec.name;
             return Err(Error::invalid_argument(format!(
                 "{}: Response Cache does not currently support model {name} with 'sequence batching' scheduler (of its composing \
                  model '{}'). Please disable the response cache.",
                 model.locate("response_cache"),
-                member.spec.name
+                spec.name
             ))
             .with_model(&**name));
         }
-        unseen.extend(members(&member.spec));
+        unseen.extend(members(spec));
     }
     Ok(())
 }
@@ -189,7 +203,8 @@ fn composing_first(models: &Completed) -> Result<Vec<ModelName>> {
     let mut waiting: Vec<&ModelName> = models.keys().collect();
     let mut placed: BTreeSet<&ModelName> = BTreeSet::new();
     while !waiting.is_empty() {
-        let is_ready = |name: &&ModelName| members(&models[*name].spec).all(|member| placed.contains(member));
+        let is_there = |member: &ModelName| placed.contains(member) || !models.contains_key(member);
+        let is_ready = |name: &&ModelName| members(&models[*name].spec).all(is_there);
         let (ready, blocked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_ready);
         if ready.is_empty() {
             return Err(Error::invalid_argument(format!(

@@ -17,7 +17,7 @@ async fn a_load_that_fails_is_told_and_not_repeated_for_every_request() {
         assert_eq!(error.message(), "load failed for model 'bad': the weights are bad");
     }
     assert_eq!(harness.loads(), 1);
-    let index = harness.cache.index();
+    let index = harness.cache.index().await;
     assert!(
         index.iter().any(|e| e.name == "bad" && e.state == ModelState::Unavailable && e.reason.contains("weights"))
     );

@@ -21,6 +21,7 @@ use test_util::archive::ArchiveBuilder;
 #[derive(Default)]
 pub(crate) struct ScriptedBackend {
     pub(crate) loads: AtomicUsize,
+    pub(crate) runs: Arc<AtomicUsize>,
     gates: Mutex<HashMap<String, mpsc::Receiver<()>>>,
 }
 
@@ -64,6 +65,7 @@ impl Backend for ScriptedBackend {
         }
         let instance = Instance {
             mark: number(model, "mark"),
+            runs: self.runs.clone(),
             panics: fault == Some("run_panic"),
             gate: self.take_gate(model, "run_gate"),
         };
@@ -74,6 +76,7 @@ impl Backend for ScriptedBackend {
 
 struct Instance {
     mark: u64,
+    runs: Arc<AtomicUsize>,
     panics: bool,
     gate: Option<mpsc::Receiver<()>>,
 }
@@ -83,6 +86,7 @@ impl ModelInstance for Instance {
         if let Some(gate) = &self.gate {
             let _ = gate.recv();
         }
+        self.runs.fetch_add(1, Ordering::SeqCst);
         assert!(!self.panics, "scripted");
         let mark = Tensor::from_vec(Shape::from([1]), vec![self.mark]).expect("valid");
         batch.requests.iter().map(|_| Ok(InferResponse::new(vec![NamedTensor::new("mark", mark.clone())]))).collect()
@@ -151,6 +155,13 @@ pub(crate) fn request(target: &str) -> InferRequest {
     InferRequest { model: ModelKey::of_target(target), inputs: vec![input], ..InferRequest::default() }
 }
 
+/// Asks a model for its mark by its own name.
+pub(crate) async fn mark_of(cache: &ModelCache, model: &str) -> Result<u64> {
+    let request = InferRequest { model: ModelKey::of_model(model), ..request("-") };
+    let response = cache.infer(request).await?;
+    Ok(response.output("mark").expect("declared").to_elements::<u64>().expect("UINT64")[0])
+}
+
 /// A configuration of a scripted model.
 pub(crate) fn model_config(parameters: &[(&str, &str)]) -> String {
     let mut config = format!(
@@ -180,6 +191,8 @@ fn config(budget: u64) -> ModelCacheConfig {
         load_queue_size: 100,
         execution_concurrency: NonZeroUsize::new(4).expect("not zero"),
         metrics_model_limit: 10,
+        repositories: model_cache::RepositoryConfig::default(),
+        scratch: std::env::temp_dir(),
         after_unload: || {},
         scheduler: SchedulerConfig {
             max_queue_size: 100,

@@ -1,6 +1,9 @@
 //! The model cache with a real folder store and disk cache, and a backend that does what each test scripts.
 
+mod by_name;
 mod faults;
 mod harness;
+mod repositories;
 mod room;
 mod streams;
+mod warmup;

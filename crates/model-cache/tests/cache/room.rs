@@ -8,15 +8,15 @@ use inference::{ErrorKind, IndexEntry, InferenceService, ModelControl, ModelStat
 use crate::harness::{Harness, mark, model_config, request};
 
 /// The names of the models in memory.
-fn ready(harness: &Harness) -> Vec<String> {
-    let index: Vec<IndexEntry> = harness.cache.index();
+pub(crate) async fn ready(harness: &Harness) -> Vec<String> {
+    let index: Vec<IndexEntry> = harness.cache.index().await;
     index.into_iter().filter(|entry| entry.state == ModelState::Ready).map(|entry| entry.name).collect()
 }
 
 /// Polls until something holds; every wait is bounded.
-async fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     for _ in 0..2000 {
-        if holds() {
+        if holds().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -34,7 +34,7 @@ async fn the_least_recently_used_goes_and_comes_back_from_disk() {
     assert_eq!(harness.mark("b").await.expect("loads"), 2);
     assert_eq!(harness.mark("a").await.expect("is loaded"), 1);
     assert_eq!(harness.mark("c").await.expect("loads"), 3);
-    assert_eq!(ready(&harness), ["a", "c"], "b was used least recently");
+    assert_eq!(ready(&harness).await, ["a", "c"], "b was used least recently");
     assert_eq!(harness.mark("b").await.expect("comes back"), 2);
     assert_eq!(harness.loads(), 4);
 }
@@ -47,11 +47,11 @@ async fn a_pinned_model_stays_and_who_needs_its_room_waits_for_it() {
     harness.put("next", &[("mark", "2"), ("estimate", "10"), ("actual", "10")]);
     let cache = harness.cache.clone();
     let busy = tokio::spawn(async move { mark(&cache, "busy").await });
-    eventually("the load of the busy model", || ready(&harness) == ["busy"]).await;
+    eventually("the load of the busy model", async || ready(&harness).await == ["busy"]).await;
     let cache = harness.cache.clone();
     let next = tokio::spawn(async move { mark(&cache, "next").await });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(ready(&harness), ["busy"], "a request holds it");
+    assert_eq!(ready(&harness).await, ["busy"], "a request holds it");
     gate.send(()).expect("the model waits at its gate");
     busy.await.expect("no panic").expect("it was never evicted");
     assert_eq!(next.await.expect("no panic").expect("room was made"), 2);
@@ -66,10 +66,11 @@ async fn a_load_that_waits_for_room_does_not_hold_up_one_that_fits() {
     harness.put("small", &[("mark", "3"), ("estimate", "1"), ("actual", "2")]);
     let cache = harness.cache.clone();
     let busy = tokio::spawn(async move { mark(&cache, "busy").await });
-    eventually("the load of the busy model", || ready(&harness) == ["busy"]).await;
+    eventually("the load of the busy model", async || ready(&harness).await == ["busy"]).await;
     let cache = harness.cache.clone();
     let large = tokio::spawn(async move { mark(&cache, "large").await });
-    eventually("the large one's load", || harness.cache.index().iter().any(|e| e.state == ModelState::Loading)).await;
+    let is_loading = async || harness.cache.index().await.iter().any(|e| e.state == ModelState::Loading);
+    eventually("the large one's load", is_loading).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(harness.mark("small").await.expect("it fits beside the busy one"), 3);
     assert!(!large.is_finished());
@@ -86,7 +87,7 @@ async fn when_pins_leave_no_room_in_time_the_error_says_what_holds_it() {
     harness.put("next", &[("estimate", "5"), ("actual", "5")]);
     let cache = harness.cache.clone();
     let busy = tokio::spawn(async move { cache.infer(request("busy")).await });
-    eventually("the load of the busy model", || ready(&harness) == ["busy"]).await;
+    eventually("the load of the busy model", async || ready(&harness).await == ["busy"]).await;
     let error = harness.mark("next").await.expect_err("no room");
     assert_eq!(error.kind(), ErrorKind::NoRoom);
     assert!(error.message().contains("needs 5 bytes, 4 of 10 are free and 6 are in use"), "{error}");
@@ -103,9 +104,9 @@ async fn a_load_that_takes_more_than_estimated_makes_more_room_or_is_undone() {
     harness.put("hopeless", &[("estimate", "1"), ("actual", "21")]);
     harness.mark("small").await.expect("loads");
     assert_eq!(harness.mark("liar").await.expect("loads"), 2);
-    assert_eq!(ready(&harness), ["liar"], "the other had to go once the real size was known");
+    assert_eq!(ready(&harness).await, ["liar"], "the other had to go once the real size was known");
     assert_eq!(harness.mark("hopeless").await.expect_err("never fits").kind(), ErrorKind::NoRoom);
-    assert_eq!(ready(&harness), ["liar"], "what cannot fit evicts nobody");
+    assert_eq!(ready(&harness).await, ["liar"], "what cannot fit evicts nobody");
     harness.mark("small").await.expect("its memory was given back");
 }
 
@@ -127,7 +128,7 @@ async fn many_models_and_clients_share_a_small_budget() {
     for client in clients.collect::<Vec<_>>() {
         client.await.expect("no client fails");
     }
-    assert!(ready(&harness).len() <= 3);
+    assert!(ready(&harness).await.len() <= 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +139,7 @@ async fn a_disk_cache_smaller_than_memory_makes_the_least_recently_used_leave_bo
         harness.put(name, &[("mark", mark), ("estimate", "1"), ("actual", "1")]);
         harness.mark(name).await.expect("room is made on disk");
     }
-    assert_eq!(ready(&harness), ["b", "c"]);
+    assert_eq!(ready(&harness).await, ["b", "c"]);
     assert_eq!(harness.mark("a").await.expect("fetched again"), 1);
 }
 
@@ -180,5 +181,5 @@ async fn a_live_sequence_does_not_hold_up_the_end() {
     harness.put_config("speech", &(model_config(&[("mark", "1")]) + sequences));
     harness.cache.infer(in_sequence("speech", true, false)).await.expect("a sequence begins");
     tokio::time::timeout(Duration::from_secs(20), harness.cache.unload_all()).await.expect("it is unloaded");
-    assert!(ready(&harness).is_empty());
+    assert!(ready(&harness).await.is_empty());
 }

@@ -1,11 +1,11 @@
 //! One model of a repository: what was read of it, and its files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use inference::{Error, InputSpec, ModelSpec, OutputSpec, Result, TensorName};
+use inference::{Error, InputSpec, ModelSpec, OutputSpec, Result, TensorName, WarmupData};
 use protocol::Positions;
 use protocol::model_config::{ModelConfig, ModelInput, ModelOutput, ModelTensorReshape, ModelTransactionPolicy};
 use walkdir::WalkDir;
@@ -95,6 +95,34 @@ impl RepositoryModel {
     }
 }
 
+/// The largest file of a warm-up that is read.
+const LARGEST_WARMUP: u64 = 1 << 30;
+
+impl RepositoryModel {
+    /// The files of the model's warm-up, by the path that its configuration gives.
+    ///
+    /// # Errors
+    /// InvalidArgument when one is missing or too large, naming it.
+    pub fn read_warmup_files(&self) -> Result<BTreeMap<PathBuf, Bytes>> {
+        let mut files = BTreeMap::new();
+        for (index, sample) in self.spec.warmup.iter().enumerate() {
+            for input in &sample.inputs {
+                let WarmupData::File(file) = &input.data else { continue };
+                let path = self.directory.join("warmup").join(file);
+                let content = read_bytes(&path, LARGEST_WARMUP).map_err(|error| {
+                    let place = self.locate(&format!("model_warmup[{index}]"));
+                    let (name, input) = (file.display(), &input.name);
+                    Error::invalid_argument(format!(
+                        "{place}: cannot read \"warmup/{name}\" for input '{input}': {error}"
+                    ))
+                })?;
+                files.insert(file.clone(), content.into());
+            }
+        }
+        Ok(files)
+    }
+}
+
 /// The configuration's own entry for an input, brought up to date, or a new one.
 fn config_input(spec: &InputSpec, config: &ModelConfig) -> ModelInput {
     let given = config.input.iter().find(|input| *input.name == *spec.name);
@@ -122,12 +150,20 @@ fn config_output(spec: &OutputSpec, config: &ModelConfig) -> ModelOutput {
 
 /// A file's text; InvalidData when it is larger than `limit` or not UTF-8.
 pub(super) fn read_text(path: &Path, limit: u64) -> std::io::Result<String> {
-    let invalid = |message: String| std::io::Error::new(std::io::ErrorKind::InvalidData, message);
+    String::from_utf8(read_bytes(path, limit)?)
+        .map_err(|error| invalid(format!("the file is not UTF-8 from byte {} on", error.utf8_error().valid_up_to())))
+}
+
+/// A file's content; InvalidData when it is larger than `limit`.
+fn read_bytes(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(invalid(format!("the file is larger than {limit} bytes")));
     }
-    String::from_utf8(bytes)
-        .map_err(|error| invalid(format!("the file is not UTF-8 from byte {} on", error.utf8_error().valid_up_to())))
+    Ok(bytes)
+}
+
+fn invalid(message: String) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, message)
 }

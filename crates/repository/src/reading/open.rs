@@ -18,6 +18,8 @@ use super::{NameRule, initial_state, platform, versions};
 pub(super) const CONFIG_FILE: &str = "config.pbtxt";
 /// The file that makes a model of a directory without a configuration.
 const ONNX_FILE: &str = "model.onnx";
+/// How messages name a configuration that came with a request to load.
+const GIVEN_CONFIG: &str = "the given config";
 /// The largest configuration that is read; real ones have a few KiB.
 const LARGEST_CONFIG: u64 = 4 << 20;
 
@@ -27,7 +29,8 @@ pub(super) fn has_onnx_file(directory: &Path) -> bool {
     versions.iter().any(|version| directory.join(version.to_string()).join(ONNX_FILE).is_file())
 }
 
-/// Reads one model of the repository at `root`. Returns `None` after adding to `problems`.
+/// Reads one model of the repository at `root`; `given` is a configuration (as JSON) that counts instead of its own. Returns
+/// `None` after adding to `problems`.
 ///
 /// # Errors
 /// Internal when a directory or file cannot be read.
@@ -35,19 +38,23 @@ pub(super) fn model(
     root: &Path,
     directory: &ModelDirectory,
     rule: NameRule,
+    given: Option<&str>,
     problems: &mut Problems,
 ) -> Result<Option<RepositoryModel>> {
     let shown = Shown::new(root, &directory.path);
     let config_file = directory.path.join(CONFIG_FILE);
-    let has_config = config_file.is_file();
-    if !has_config && !has_onnx_file(&directory.path) {
+    let has_config = given.is_none() && config_file.is_file();
+    if given.is_none() && !has_config && !has_onnx_file(&directory.path) {
         let message =
             format!("there is no {CONFIG_FILE}, and no version directory with an ONNX model ({ONNX_FILE}) either");
         problems.add(&shown.directory, None, &message);
         return Ok(None);
     }
-    let file = if has_config { shown.config_file } else { shown.directory };
-    let parsed = if has_config { parse(&config_file, &file, problems)? } else { Some(ParsedConfig::default()) };
+    let (file, parsed) = match given {
+        Some(text) => (GIVEN_CONFIG.to_owned(), parse_given(text, problems)),
+        None if has_config => (shown.config_file.clone(), parse(&config_file, &shown.config_file, problems)?),
+        None => (shown.directory, Some(ParsedConfig::default())),
+    };
     let Some(ParsedConfig { mut config, positions }) = parsed else { return Ok(None) };
     let present = versions::present(&directory.path)?;
     let found = assemble(directory, rule, &mut config, &positions, &present);
@@ -106,6 +113,17 @@ fn parse(path: &Path, shown: &str, problems: &mut Problems) -> Result<Option<Par
     found.sort();
     found.iter().for_each(|(position, message)| problems.add(shown, *position, message));
     Ok(None)
+}
+
+/// Reads a configuration that came with a request to load; `None` after adding to `problems`.
+fn parse_given(text: &str, problems: &mut Problems) -> Option<ParsedConfig> {
+    match protocol::parse_model_config_json(text) {
+        Ok(config) => Some(ParsedConfig { config, positions: Positions::default() }),
+        Err(error) => {
+            problems.add(GIVEN_CONFIG, None, &error);
+            None
+        }
+    }
 }
 
 /// Settles name, platform and versions, fills them into the configuration, and makes the specification.

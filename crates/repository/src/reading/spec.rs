@@ -8,6 +8,7 @@ mod ragged;
 mod sequences;
 mod steps;
 mod tensors;
+mod warmup;
 
 use inference::{DynamicBatching, ModelSpec, VersionPolicy};
 use protocol::Positions;
@@ -83,6 +84,7 @@ pub(super) fn of_config(
         version_policy: version_policy(config.version_policy.as_ref(), &mut findings),
         default_model_filename: file_name(config, &mut findings),
         instance_groups: instances::groups(config, &mut findings),
+        warmup: warmup::samples(config, max_batch_size, &mut findings),
         infer_timeout: parameters::infer_timeout(&parameters, &mut findings),
         memory_bytes: parameters::memory_bytes(&parameters, &mut findings),
         parameters,

@@ -13,6 +13,7 @@ use super::*;
 mod bounds;
 mod ragged;
 mod sequences;
+mod warmup;
 
 const ONNX: &str = "backend: 'onnxruntime' ";
 const ENSEMBLE: &str = "platform: 'ensemble' ensemble_scheduling { step { model_name: 'a' model_version: -1 } }";
