@@ -17,6 +17,7 @@ pub mod identity;
 mod key;
 mod model;
 mod ragged;
+mod rate;
 pub mod repeat;
 mod request;
 mod reshape;
@@ -46,6 +47,7 @@ pub use model::{
     EnsembleSpec, InputSpec, InstanceGroup, InstanceKind, ModelInfo, ModelSpec, OutputSpec, StepSpec, VersionPolicy,
 };
 pub use ragged::{BatchInput, BatchInputKind, BatchOutput, RaggedBatching};
+pub use rate::{RateLimiter, ResourceDemand};
 pub use request::{InferRequest, Parameter, Parameters};
 pub use reshape::{to_model_shape, to_request_shape};
 pub use response::{CacheOutcome, CacheTier, ComputeTiming, InferResponse, LoadTiming};

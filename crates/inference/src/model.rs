@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{DataType, DynamicBatching, ModelName, RaggedBatching, SequenceBatching, Shape, TensorName, WarmupSample};
+use crate::{
+    DataType, DynamicBatching, ModelName, RaggedBatching, RateLimiter, SequenceBatching, Shape, TensorName,
+    WarmupSample,
+};
 
 /// An input that a model declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +65,13 @@ pub struct InstanceGroup {
     pub kind: InstanceKind,
     /// GPU ordinals; empty means every GPU.
     pub gpus: Vec<u32>,
+    /// What its instances need to run, and how often they get a chance.
+    pub rate_limiter: RateLimiter,
 }
 
 impl Default for InstanceGroup {
     fn default() -> Self {
-        InstanceGroup { count: 1, kind: InstanceKind::Auto, gpus: Vec::new() }
+        InstanceGroup { count: 1, kind: InstanceKind::Auto, gpus: Vec::new(), rate_limiter: RateLimiter::default() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use inference::MemoryUsage;
-use scheduler::{MetricOptions, SchedulerConfig};
+use scheduler::{MetricOptions, ResourceLimit, SchedulerConfig};
 
 /// Unpacked repositories, and who decides what of them is loaded.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +64,8 @@ pub struct ModelCacheConfig {
     pub execution_concurrency: NonZeroUsize,
     /// Metrics that are kept only when asked for.
     pub metric_options: MetricOptions,
+    /// How much there is of the resources that instances ask for; `None` where rates are not limited.
+    pub rate_limits: Option<Vec<ResourceLimit>>,
     /// How many model names metrics tell apart.
     pub metrics_model_limit: usize,
     /// Unpacked repositories.

@@ -32,7 +32,10 @@ impl Loader {
         Loader {
             backends,
             gpus: config.gpus.clone(),
-            executor: Executor::new(config.execution_concurrency),
+            executor: match &config.rate_limits {
+                None => Executor::new(config.execution_concurrency),
+                Some(limits) => Executor::with_rate_limits(config.execution_concurrency, limits.clone()),
+            },
             load_timeout: config.load_timeout,
             scheduler: config.scheduler,
             labels,

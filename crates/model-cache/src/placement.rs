@@ -1,6 +1,6 @@
 //! Decides which device each instance of a model goes to. Pure.
 
-use inference::{Device, Error, InstanceGroup, InstanceKind, Placement, Result};
+use inference::{Device, Error, InstanceGroup, InstanceKind, Placement, RateLimiter, Result};
 
 /// Places a model's instance groups on the GPUs there are (`gpus`: their ordinals) and the host.
 ///
@@ -38,6 +38,23 @@ fn devices(model: &str, group: &InstanceGroup, gpus: &[u32]) -> Result<Vec<Devic
     Ok(chosen.iter().map(|ordinal| Device::Gpu(*ordinal)).collect())
 }
 
+/// For each instance that [`place`] makes of these groups, in its order: its device, and what it needs to run.
+///
+/// # Errors
+/// As [`place`].
+pub(crate) fn demands(model: &str, groups: &[InstanceGroup], gpus: &[u32]) -> Result<Vec<(Device, RateLimiter)>> {
+    let mut demands = Vec::new();
+    for group in groups {
+        for device in place(model, std::slice::from_ref(group), gpus)?.instances {
+            demands.push((device, group.rate_limiter.clone()));
+        }
+    }
+    if demands.is_empty() {
+        demands.push((Device::Host, RateLimiter::default()));
+    }
+    Ok(demands)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,7 +63,12 @@ mod tests {
     fn places_groups_where_they_can_run() {
         use Device::{Gpu, Host};
         use InstanceKind::{Auto, Cpu, Gpu as KindGpu};
-        let group = |kind, count, gpus: &[u32]| InstanceGroup { kind, count, gpus: gpus.to_vec() };
+        let group = |kind, count, gpus: &[u32]| InstanceGroup {
+            kind,
+            count,
+            gpus: gpus.to_vec(),
+            rate_limiter: RateLimiter::default(),
+        };
         // (group, GPUs of the machine, instances)
         let cases = [
             (group(Cpu, 2, &[]), vec![0], vec![Host, Host]),

@@ -141,7 +141,7 @@ impl DynamicQueue {
                 Ok(None) => break,
                 Err(error) => return self.refuse_all(&error),
             };
-            let Some(permit) = self.executor.try_permit() else { break };
+            let Some(permit) = self.executor.try_permit(instance.index()) else { break };
             match self.step(Turn { instance, permit }) {
                 Step::Began => {}
                 Step::Wait(_) => break,
@@ -166,7 +166,10 @@ impl DynamicQueue {
     async fn drive(self: Arc<Self>) {
         while self.has_work() {
             let turn = match self.instances.lease().await {
-                Ok(instance) => Turn { instance, permit: self.executor.permit().await },
+                Ok(instance) => {
+                    let permit = self.executor.permit(instance.index()).await;
+                    Turn { instance, permit }
+                }
                 Err(error) => {
                     self.refuse_all(&error);
                     continue;
@@ -210,8 +213,14 @@ impl DynamicQueue {
                 tokio::spawn(self.clone().execute(Begun { number, turn, batch }));
                 Step::Began
             }
-            Next::Wait(at) => Step::Wait(at.map(Instant::from_std)),
-            Next::Idle => Step::Idle,
+            Next::Wait(at) => {
+                turn.permit.unused();
+                Step::Wait(at.map(Instant::from_std))
+            }
+            Next::Idle => {
+                turn.permit.unused();
+                Step::Idle
+            }
         }
     }
 

@@ -3,16 +3,41 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use inference::{Error, Result};
+use inference::{Device, Error, RateLimiter, Result};
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use crate::limits::{Grant, Limits, ModelLimits, ResourceLimit};
+
 /// The right to run something, one of as many as there are places in the [`Executor`]; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct ExecutionPermit(#[expect(dead_code, reason = "held, never read")] OwnedSemaphorePermit);
+pub(crate) struct ExecutionPermit(Permit);
+
+#[derive(Debug)]
+enum Permit {
+    Place(#[expect(dead_code, reason = "held, never read")] OwnedSemaphorePermit),
+    Limited(Grant),
+}
+
+impl ExecutionPermit {
+    /// Which instance of its model it is for; where rates are not limited it does not matter.
+    fn instance(&self) -> usize {
+        match &self.0 {
+            Permit::Limited(grant) => grant.instance(),
+            Permit::Place(_) => 0,
+        }
+    }
+
+    /// Gives it back without having run anything.
+    pub(crate) fn unused(self) {
+        if let Permit::Limited(grant) = self.0 {
+            grant.unused();
+        }
+    }
+}
 
 /// Executions that may wait for their clients at once without a permit. Each occupies a thread, and the runtime has some
 /// hundreds of those.
@@ -23,24 +48,52 @@ const PARKING_PLACES: usize = 128;
 pub struct Executor {
     permits: Arc<Semaphore>,
     parking: Arc<Semaphore>,
+    /// The server's rate limiter, where it has one; it counts the places, too.
+    limits: Option<Arc<Limits>>,
+    /// The account of the one model that this executor is for.
+    account: Option<Arc<ModelLimits>>,
 }
 
 impl Executor {
     /// At most `concurrency` executions at once.
     pub fn new(concurrency: NonZeroUsize) -> Self {
         let permits = Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS));
-        Executor { permits: Arc::new(permits), parking: Arc::new(Semaphore::new(PARKING_PLACES)) }
+        let (permits, parking) = (Arc::new(permits), Arc::new(Semaphore::new(PARKING_PLACES)));
+        Executor { permits, parking, limits: None, account: None }
     }
 
-    /// A permit, if one is free and nobody waits for it.
-    pub(crate) fn try_permit(&self) -> Option<ExecutionPermit> {
-        self.permits.clone().try_acquire_owned().ok().map(ExecutionPermit)
+    /// The same, where instances run only when the resources that they need are free, by their priorities.
+    pub fn with_rate_limits(concurrency: NonZeroUsize, limits: Vec<ResourceLimit>) -> Self {
+        Executor { limits: Some(Limits::new(concurrency, limits)), ..Executor::new(concurrency) }
     }
 
-    /// Waits for a permit.
-    pub(crate) async fn permit(&self) -> ExecutionPermit {
-        let permit = self.permits.clone().acquire_owned().await;
-        ExecutionPermit(permit.expect("invariant: this semaphore is never closed"))
+    /// The executor for a model whose instances are on these devices and ask for this.
+    ///
+    /// # Errors
+    /// InvalidArgument when rates are limited and there is not as much of a resource as an instance needs.
+    pub fn for_model(&self, name: &str, instances: &[(Device, RateLimiter)]) -> Result<Executor> {
+        let account = self.limits.as_ref().map(|limits| limits.open(name, instances)).transpose()?;
+        Ok(Executor { account, ..self.clone() })
+    }
+
+    /// A permit for an instance, if it can have one now and nobody is before it.
+    pub(crate) fn try_permit(&self, instance: usize) -> Option<ExecutionPermit> {
+        let permit = match &self.account {
+            Some(account) => Permit::Limited(account.try_grant(instance)?),
+            None => Permit::Place(self.permits.clone().try_acquire_owned().ok()?),
+        };
+        Some(ExecutionPermit(permit))
+    }
+
+    /// Waits for a permit for an instance.
+    pub(crate) async fn permit(&self, instance: usize) -> ExecutionPermit {
+        ExecutionPermit(match &self.account {
+            Some(account) => Permit::Limited(account.grant(instance).await),
+            None => {
+                let permit = self.permits.clone().acquire_owned().await;
+                Permit::Place(permit.expect("invariant: this semaphore is never closed"))
+            }
+        })
     }
 }
 
@@ -95,12 +148,13 @@ fn start_blocking<T: Send + 'static>(held: HeldPermit, work: impl FnOnce() -> T 
 #[derive(Clone)]
 pub(crate) struct PermitSlot {
     executor: Executor,
+    instance: usize,
     held: HeldPermit,
 }
 
 impl PermitSlot {
     pub(crate) fn new(executor: Executor, permit: ExecutionPermit) -> Self {
-        PermitSlot { executor, held: Arc::new(Mutex::new(Some(permit))) }
+        PermitSlot { executor, instance: permit.instance(), held: Arc::new(Mutex::new(Some(permit))) }
     }
 
     /// As [`run_blocking`], but nobody waits here.
@@ -132,7 +186,7 @@ impl Parked<'_> {
     /// Waits for a permit, if one was given back; blocks.
     pub(crate) fn resume(self) {
         if self.given_back {
-            let permit = futures::executor::block_on(self.slot.executor.permit());
+            let permit = futures::executor::block_on(self.slot.executor.permit(self.slot.instance));
             *self.slot.held.lock() = Some(permit);
         }
     }

@@ -19,7 +19,8 @@ pub(crate) struct InstancePool {
 }
 
 struct State {
-    free: Vec<Box<dyn ModelInstance>>,
+    /// Each with its place among the model's instances.
+    free: Vec<(usize, Box<dyn ModelInstance>)>,
     alive: usize,
     /// What the last panic said.
     panic: Option<String>,
@@ -31,7 +32,7 @@ impl InstancePool {
         if instances.is_empty() {
             permits.close();
         }
-        let state = State { alive: instances.len(), free: instances, panic: None };
+        let state = State { alive: instances.len(), free: instances.into_iter().enumerate().collect(), panic: None };
         Arc::new(InstancePool { model, permits, state: Mutex::new(state) })
     }
 
@@ -76,7 +77,8 @@ impl InstancePool {
     fn lend(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Lease {
         let instance = self.state.lock().free.pop();
         debug_assert!(instance.is_some(), "as many permits as instances");
-        Lease { pool: self.clone(), instance, permit: Some(permit) }
+        let (index, instance) = instance.map_or((0, None), |(index, instance)| (index, Some(instance)));
+        Lease { pool: self.clone(), index, instance, permit: Some(permit) }
     }
 
     /// An instance is gone for good.
@@ -101,6 +103,7 @@ impl InstancePool {
 /// An instance for one execution; it goes back when this is dropped.
 pub(crate) struct Lease {
     pool: Arc<InstancePool>,
+    index: usize,
     instance: Option<Box<dyn ModelInstance>>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -109,6 +112,11 @@ impl Lease {
     /// See [`ModelInstance::is_brief`].
     pub(crate) fn is_brief(&self, batch: &Batch) -> bool {
         self.instance.as_ref().is_some_and(|instance| instance.is_brief(batch))
+    }
+
+    /// The instance's place among the model's.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     /// Whether the instance has not panicked.
@@ -156,7 +164,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // The permit is a field and goes back after this, so that whoever gets it finds the instance.
         if let Some(instance) = self.instance.take() {
-            self.pool.state.lock().free.push(instance);
+            self.pool.state.lock().free.push((self.index, instance));
         }
     }
 }

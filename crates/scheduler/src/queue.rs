@@ -33,7 +33,7 @@ impl Queue {
     pub(crate) async fn turn(&self, deadline: Option<Instant>) -> Result<Turn> {
         self.refuse_late(deadline)?;
         let instance = match self.instances.try_lease()? {
-            Some(instance) => match self.executor.try_permit() {
+            Some(instance) => match self.executor.try_permit(instance.index()) {
                 Some(permit) => return Ok(Turn { instance, permit }),
                 None => Some(instance),
             },
@@ -56,7 +56,8 @@ impl Queue {
             Some(instance) => instance,
             None => self.instances.lease().await?,
         };
-        Ok(Turn { instance, permit: self.executor.permit().await })
+        let permit = self.executor.permit(instance.index()).await;
+        Ok(Turn { instance, permit })
     }
 
     fn enter(&self) -> Result<Place<'_>> {

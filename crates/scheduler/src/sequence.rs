@@ -182,7 +182,7 @@ impl SequenceQueue {
     fn begin(self: &Arc<Self>, instances: Vec<usize>) {
         for instance in instances {
             if self.state.lock().table.has_work(instance)
-                && let Some(permit) = self.executor.try_permit()
+                && let Some(permit) = self.executor.try_permit(instance)
                 && matches!(self.step(instance, permit), Step::Began)
             {
                 continue;
@@ -201,7 +201,7 @@ impl SequenceQueue {
     /// Serves an instance until it runs something or nothing waits for it.
     async fn drive(self: Arc<Self>, instance: usize) {
         while self.has_work(instance) {
-            let permit = self.executor.permit().await;
+            let permit = self.executor.permit(instance).await;
             match self.step(instance, permit) {
                 Step::Began | Step::Idle => {}
                 Step::Wait(Some(at)) => tokio::select! {
@@ -235,8 +235,14 @@ impl SequenceQueue {
                 tokio::spawn(self.clone().execute(instance, permit, rows));
                 Step::Began
             }
-            Next::Wait(at) => Step::Wait(at.map(Instant::from_std)),
-            Next::Idle => Step::Idle,
+            Next::Wait(at) => {
+                permit.unused();
+                Step::Wait(at.map(Instant::from_std))
+            }
+            Next::Idle => {
+                permit.unused();
+                Step::Idle
+            }
         }
     }
 

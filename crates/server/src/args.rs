@@ -29,6 +29,15 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum RateLimit {
+    /// Every instance runs as soon as there is something to run.
+    Off,
+    /// By resources, and by how often instances have run.
+    ExecutionCount,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
     Json,
@@ -242,6 +251,12 @@ pub(crate) struct LimitArgs {
     /// How many regions of shared memory clients may have registered at once
     #[arg(long, env = "PANOPLY_MAX_CLIENT_SHM_REGIONS", value_name = "N", default_value = "512")]
     pub(crate) max_client_shm_regions: usize,
+    /// Whether instances run only when the resources that their rate_limiter names are free, and by its priority: off or execution_count
+    #[arg(long, env = "PANOPLY_RATE_LIMIT", value_name = "off|execution_count", default_value = "off")]
+    pub(crate) rate_limit: RateLimit,
+    /// How much there is of a resource, on each device or on one GPU; may be given several times. Otherwise there is as much as the instance needs that needs most
+    #[arg(long, env = "PANOPLY_RATE_LIMIT_RESOURCE", value_name = "NAME:COUNT[:GPU]", value_delimiter = ',')]
+    pub(crate) rate_limit_resource: Vec<String>,
     /// How many entries an archive may have
     #[arg(long, env = "PANOPLY_MAX_ARCHIVE_FILES", value_name = "N", default_value = "100000")]
     pub(crate) max_archive_files: u64,

@@ -1,6 +1,7 @@
 //! Arguments checked and typed: every problem is found, and reported, before a port is bound.
 
 mod metrics;
+mod rate_limits;
 mod response_cache;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use model_cache::{InitialModels, ModelControlMode, RepositoryConfig};
 use repository::{S3Config, S3Credentials};
+use scheduler::ResourceLimit;
 
 use crate::args::{ControlMode, LimitArgs, LogFormat, ModelArgs, NetworkArgs, OperationArgs, ServeArgs};
 use crate::tracing_config::{self, TraceConfig};
@@ -73,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) adaptive_batching: bool,
     pub(crate) load_queue_size: usize,
     pub(crate) execution_concurrency: NonZeroUsize,
+    /// What there is of resources; `None` where rates are not limited.
+    pub(crate) rate_limits: Option<Vec<ResourceLimit>>,
     /// How many regions of shared memory clients may register; `None` where they may not.
     pub(crate) client_shm_regions: Option<NonZeroUsize>,
     pub(crate) max_archive_files: u64,
@@ -138,6 +142,7 @@ impl Settings {
                 let count = check.count("--max-client-shm-regions", limits.max_client_shm_regions);
                 limits.allow_client_shm.then_some(count)
             },
+            rate_limits: check.option(rate_limits::rate_limits(limits.rate_limit, &limits.rate_limit_resource)),
             max_archive_files: check.positive("--max-archive-files", limits.max_archive_files),
             max_archive_bytes: check.positive("--max-archive-size", limits.max_archive_size.as_u64()),
             max_archive_ratio: check.positive("--max-archive-ratio", limits.max_archive_ratio),

@@ -92,6 +92,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         load_concurrency: settings.load_concurrency,
         load_queue_size: settings.load_queue_size,
         execution_concurrency: settings.execution_concurrency,
+        rate_limits: settings.rate_limits.clone(),
         metrics_model_limit: settings.metrics_model_limit,
         repositories: settings.repositories.clone(),
         scratch: std::env::temp_dir(),

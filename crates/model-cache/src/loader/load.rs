@@ -11,6 +11,7 @@ use scheduler::{CachedModel, Ensemble, EnsemblePlan, ModelMetrics, ScheduledMode
 use super::prepare::{Prepared, PreparedKind, PreparedModel, artifact};
 use super::{Loader, metric_name};
 use crate::loaded::{ServedModel, ServedModels, find_version};
+use crate::placement::demands;
 
 /// Models that are ready, and what they really took.
 pub(crate) struct Loaded {
@@ -93,6 +94,8 @@ impl Loader {
         metrics: ModelMetrics,
         memory: &mut MemoryUsage,
     ) -> Result<Arc<dyn InferenceService>> {
+        let spec = &info.spec;
+        let executor = self.executor.for_model(&spec.name, &demands(&spec.name, &spec.instance_groups, &self.gpus)?)?;
         let mut artifact = artifact(model, info.version);
         artifact.spec = Arc::new(model.spec.with_sequence_tensors());
         let until = Instant::now().checked_add(self.load_timeout);
@@ -101,7 +104,7 @@ impl Loader {
             warm_up(&artifact.spec, &mut loaded, &model.read_warmup_files()?, until)?;
         }
         *memory = loaded.memory.clone();
-        Ok(ScheduledModel::new(info, loaded, self.executor.clone(), self.scheduler, metrics))
+        Ok(ScheduledModel::new(info, loaded, executor, self.scheduler, metrics))
     }
 }
 

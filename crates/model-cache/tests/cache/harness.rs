@@ -190,6 +190,7 @@ fn config(budget: u64) -> ModelCacheConfig {
         load_concurrency: two,
         load_queue_size: 100,
         execution_concurrency: NonZeroUsize::new(4).expect("not zero"),
+        rate_limits: None,
         metrics_model_limit: 10,
         repositories: model_cache::RepositoryConfig::default(),
         scratch: std::env::temp_dir(),

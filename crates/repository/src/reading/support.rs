@@ -89,7 +89,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("name", PassedOver("it labels instances")),
             ("kind", Used),
             ("count", Used),
-            ("rate_limiter", PassedOver("it delays requests and changes none")),
+            ("rate_limiter", Used),
             ("gpus", Used),
             ("secondary_devices", Refused("the model would not run on that device")),
             ("profile", Refused("the model would run with another optimization profile")),
@@ -98,6 +98,8 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
         ],
     ),
     ("ModelEnsembling", &[("step", Used), ("max_inflight_requests", Used)]),
+    ("ModelRateLimiter", &[("resources", Used), ("priority", Used)]),
+    ("ModelRateLimiter.Resource", &[("name", Used), ("global", Used), ("count", Used)]),
     (
         "ModelEnsembling.Step",
         &[

@@ -12,6 +12,7 @@ use super::*;
 
 mod bounds;
 mod ragged;
+mod rate;
 mod sequences;
 mod warmup;
 
@@ -223,7 +224,10 @@ fn reads_each_dialect() {
     assert_eq!(model.spec.dynamic_batching, Some(batching));
 
     let spec = only(dialect!("parameters_list")).expect("valid").spec;
-    assert_eq!(spec.instance_groups, [InstanceGroup { count: 2, kind: InstanceKind::Gpu, gpus: vec![0, 1] }]);
+    assert_eq!(
+        spec.instance_groups,
+        [InstanceGroup { count: 2, kind: InstanceKind::Gpu, gpus: vec![0, 1], ..InstanceGroup::default() }]
+    );
     assert_eq!((spec.backend.as_str(), spec.platform.as_str()), ("dali", "dali"));
 
     let spec = only(dialect!("parameters_colon_comma")).expect("valid").spec;

@@ -1,8 +1,9 @@
 //! Instance groups.
 
-use inference::{InstanceGroup, InstanceKind};
+use inference::{InstanceGroup, InstanceKind, RateLimiter, ResourceDemand};
 use protocol::model_config::model_instance_group::Kind;
-use protocol::model_config::{ModelConfig, ModelInstanceGroup};
+use protocol::model_config::model_rate_limiter::Resource;
+use protocol::model_config::{ModelConfig, ModelInstanceGroup, ModelRateLimiter};
 
 use super::Findings;
 
@@ -69,5 +70,24 @@ fn group(path: &str, given: &ModelInstanceGroup, findings: &mut Findings) -> Ins
             Err(_) => findings.add(format!("{path}.gpus[{index}]"), format!("{ordinal} is no GPU; they begin at 0")),
         }
     }
-    InstanceGroup { count: count.max(1), kind, gpus }
+    let rate_limiter = given.rate_limiter.as_ref();
+    let rate_limiter = rate_limiter.map(|given| self::rate_limiter(path, given, findings)).unwrap_or_default();
+    InstanceGroup { count: count.max(1), kind, gpus, rate_limiter }
+}
+
+fn rate_limiter(path: &str, given: &ModelRateLimiter, findings: &mut Findings) -> RateLimiter {
+    let path = format!("{path}.rate_limiter");
+    if given.resources.len() > MOST_GROUPS {
+        let message = format!("{} resources are listed; at most {MOST_GROUPS} are allowed", given.resources.len());
+        findings.add(format!("{path}.resources[{MOST_GROUPS}]"), message);
+        return RateLimiter::default();
+    }
+    let resource = |(index, given): (usize, &Resource)| {
+        if given.name.is_empty() {
+            findings.add(format!("{path}.resources[{index}]"), "`name` is missing: name the resource");
+        }
+        ResourceDemand { name: given.name.clone(), global: given.global, count: given.count.max(1) }
+    };
+    let resources = given.resources.iter().enumerate().map(resource).collect();
+    RateLimiter { resources, priority: given.priority.max(1) }
 }
