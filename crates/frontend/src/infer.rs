@@ -171,7 +171,7 @@ async fn run(
 }
 
 /// What the client asks for; and where the model was found, when reading the request took loading it.
-async fn decode(
+pub(crate) async fn decode(
     app: &App,
     key: &ModelKey,
     layout: Layout,
@@ -193,7 +193,7 @@ async fn decode(
     wire.map(|wire| (wire, None))
 }
 
-async fn encode(
+pub(crate) async fn encode(
     max_size: u64,
     key: &ModelKey,
     wire: WireRequest,

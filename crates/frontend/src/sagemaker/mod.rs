@@ -1,8 +1,10 @@
 //! The two APIs of SageMaker: the runtime that SDKs call, and the contract that a container keeps with the platform.
 
 mod container;
+mod event_stream;
 mod register;
 mod runtime;
+mod stream;
 
 pub use container::sagemaker_router;
 pub(crate) use runtime::runtime_routes;

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use inference::{Error, Result};
 use serde::Serialize;
 
-use super::{Segment, segment};
+use super::{Segment, segment, stream};
 use crate::codec::Announce;
 use crate::infer::{self, Form, Invocation};
 use crate::status::{self, Failure, Status};
@@ -47,7 +47,7 @@ struct ModelErrorBody<'a> {
 pub(crate) fn runtime_routes() -> Router<Shared> {
     Router::new()
         .route("/endpoints/{endpoint}/invocations", post(invoke))
-        .route("/endpoints/{endpoint}/invocations-response-stream", post(not_yet))
+        .route("/endpoints/{endpoint}/invocations-response-stream", post(stream::invoke))
         .route("/endpoints/{endpoint}/async-invocations", post(not_yet))
 }
 
@@ -75,7 +75,7 @@ async fn invoke(State(app): State<Shared>, endpoint: Segment, request: Request) 
     response
 }
 
-/// `InvokeEndpointWithResponseStream` and `InvokeEndpointAsync`.
+/// `InvokeEndpointAsync`.
 async fn not_yet(State(app): State<Shared>, request: Request) -> Response {
     let operation = request.uri().path().rsplit('/').next().unwrap_or_default();
     let error = Error::unsupported(format!("'{operation}' is not supported by this server; use 'invocations'"));
@@ -85,7 +85,7 @@ async fn not_yet(State(app): State<Shared>, request: Request) -> Response {
     response
 }
 
-fn check_endpoint(app: &App, endpoint: &str) -> Result<()> {
+pub(super) fn check_endpoint(app: &App, endpoint: &str) -> Result<()> {
     match &app.config.endpoint {
         Some(known) if known != endpoint => {
             Err(Error::not_found(format!("Endpoint {endpoint} not found; this server answers to {known}")))
@@ -95,7 +95,7 @@ fn check_endpoint(app: &App, endpoint: &str) -> Result<()> {
 }
 
 /// The headers of every answer, good or bad.
-fn echoed(app: &App, headers: &HeaderMap) -> HeaderMap {
+pub(super) fn echoed(app: &App, headers: &HeaderMap) -> HeaderMap {
     let mut echoed = HeaderMap::new();
     let id = uuid::Uuid::new_v4().to_string();
     echoed.insert(REQUEST_ID, HeaderValue::try_from(id).expect("invariant: a UUID is ASCII"));
@@ -107,7 +107,7 @@ fn echoed(app: &App, headers: &HeaderMap) -> HeaderMap {
 }
 
 /// A failure as the SDKs know it.
-fn refuse(failure: &Failure, status: &Status) -> Response {
+pub(super) fn refuse(failure: &Failure, status: &Status) -> Response {
     let (number, error_type) = status.runtime;
     let message = failure.message();
     // The platform's own number for what a container answered with an error.
