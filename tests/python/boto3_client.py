@@ -98,12 +98,57 @@ def check_exceptions(client):
     assert error.response["OriginalStatusCode"] >= 400, error.response
     assert error.response["OriginalMessage"], error.response
     assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 424, error.response
-    for call in (
-        lambda: client.invoke_endpoint_with_response_stream(EndpointName="e", Body=b"{}"),
-        lambda: client.invoke_endpoint_async(EndpointName="e", InputLocation="s3://bucket/key"),
-    ):
-        error = expect(botocore.exceptions.ClientError, call, "not supported")
-        assert error.response["Error"]["Code"] == "ValidationError", error.response
+    call = lambda: client.invoke_endpoint_async(EndpointName="e", InputLocation="s3://bucket/key")
+    error = expect(botocore.exceptions.ClientError, call, "not supported")
+    assert error.response["Error"]["Code"] == "ValidationError", error.response
+
+
+def stream(client, component, inputs, **options):
+    body = json.dumps({"inputs": inputs})
+    response = client.invoke_endpoint_with_response_stream(
+        EndpointName="my-endpoint", InferenceComponentName=component, Body=body, **options
+    )
+    return response, response["Body"]
+
+
+def repeat(values, delays):
+    shape = [len(values)]
+    return [
+        {"name": "IN", "datatype": "INT32", "shape": shape, "data": values},
+        {"name": "DELAY", "datatype": "UINT32", "shape": [len(delays)], "data": delays},
+        {"name": "WAIT", "datatype": "UINT32", "shape": [1], "data": [0]},
+    ]
+
+
+def check_streams(client):
+    response, body = stream(client, "repeat.tar.gz", repeat([5, 6, 7], [0, 0, 0]), ContentType="application/json")
+    assert response["ContentType"] == "application/jsonlines", response
+    answers = [json.loads(event["PayloadPart"]["Bytes"]) for event in body]
+    assert [answer["outputs"][0]["data"] for answer in answers] == [[5], [6], [7]], answers
+    assert [answer["outputs"][1]["data"] for answer in answers] == [[0], [1], [2]], answers
+    # No response at all, and a model that answers once.
+    assert list(stream(client, "repeat.tar.gz", repeat([], []))[1]) == []
+    _, body = stream(client, "reshape.tar.gz", [fp32("x", [1.0, 2.0]), int64("shape", [2])])
+    assert len([json.loads(event["PayloadPart"]["Bytes"]) for event in body]) == 1
+    # Binary outputs, behind the JSON that describes them.
+    response, body = stream(client, "repeat.tar.gz", repeat([9], [0]), Accept=BINARY)
+    kind, _, length = response["ContentType"].partition(";json-header-size=")
+    [event] = list(body)
+    tensors = event["PayloadPart"]["Bytes"][int(length) :]
+    assert kind == BINARY and list(np.frombuffer(tensors, np.int32)) == [9, 0], response
+    # Failures: before the first response as ever, after it as an exception within the stream.
+    exceptions = client.exceptions
+    expect(exceptions.ValidationError, lambda: stream(client, "nope.tar.gz", []), "nope.tar.gz")
+    expect(exceptions.ModelError, lambda: stream(client, "reshape.tar.gz", [fp32("x", [1.0]), int64("shape", [7])]), "reshape")
+    _, body = stream(client, "impatient.tar.gz", repeat([1, 2], [0, 5000]))
+    events = iter(body)
+    assert json.loads(next(events)["PayloadPart"]["Bytes"])["outputs"][0]["data"] == [1]
+    error = expect(botocore.exceptions.EventStreamError, lambda: next(events), "took longer")
+    assert error.response["Error"]["Code"] == "ModelStreamError", error.response
+
+
+def int64(name, values):
+    return {"name": name, "datatype": "INT64", "shape": [len(values)], "data": values}
 
 
 def main(address, artifacts):
@@ -111,6 +156,7 @@ def main(address, artifacts):
     check_answers(client, artifacts)
     check_binary(client)
     check_exceptions(client)
+    check_streams(client)
     print("all right")
 
 

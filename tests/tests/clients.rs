@@ -18,6 +18,11 @@ async fn serve() -> (FolderStore, Server) {
     store.put("reshape.tar.gz", &onnx_archive("reshape", &prepared_model("reshape")));
     let huge = Config::new("huge", "identity").input("X", "FP32", "-1").output("Y", "FP32", "-1");
     let huge = huge.parameter("memory_bytes", "99000000000");
+    let repeat = "backend: \"repeat\" model_transaction_policy { decoupled: true }\n";
+    let impatient = format!("{repeat} parameters {{ key: \"infer_timeout\" value {{ string_value: \"200ms\" }} }}");
+    for (name, config) in [("repeat", repeat), ("impatient", impatient.as_str())] {
+        store.put(&format!("{name}.tar.gz"), &ArchiveBuilder::new().file("config.pbtxt", config).gzip());
+    }
     store.put("huge.tar.gz", &ArchiveBuilder::new().file("config.pbtxt", huge.text()).gzip());
     let server = store.launch().option("--model-memory", "2GiB").start().await;
     (store, server)

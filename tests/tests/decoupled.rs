@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use e2e::{FolderStore, Launch, Server, Store, echo, infer, until};
+use e2e::{Config, FolderStore, Launch, Server, Store, echo, infer, until};
 use futures::{Stream, StreamExt, stream};
 use protocol::grpc_service::grpc_inference_service_client::GrpcInferenceServiceClient;
 use protocol::grpc_service::infer_parameter::ParameterChoice;
@@ -18,10 +18,11 @@ use crate::assert_has;
 
 type Client = GrpcInferenceServiceClient<Channel>;
 
+const REPEAT: &str = "backend: \"repeat\" model_transaction_policy { decoupled: true }";
+
 /// An archive with Triton's `repeat` model.
 fn repeat() -> Vec<u8> {
-    let config = "backend: \"repeat\" model_transaction_policy { decoupled: true }";
-    ArchiveBuilder::new().file("repeat/config.pbtxt", config).directory("repeat/1").gzip()
+    ArchiveBuilder::new().file("repeat/config.pbtxt", REPEAT).directory("repeat/1").gzip()
 }
 
 async fn serve(change: impl FnOnce(Launch) -> Launch) -> (FolderStore, Server, Client) {
@@ -234,5 +235,74 @@ async fn a_client_that_does_not_read_loses_its_model() {
     };
     assert_has(&error, &["--stream-stall-timeout", "200ms"]);
     drop((answers, client));
+    server.stop().await;
+}
+
+/// `repeat`, and its values again through `identity`; nothing says that the whole is decoupled.
+fn pipeline(extra: &str) -> Vec<u8> {
+    let tensor = |name: &str, datatype: &str, dims: &str| {
+        format!("{{ name: \"{name}\" data_type: TYPE_{datatype} dims: [ {dims} ] }}")
+    };
+    let inputs = [tensor("IN", "INT32", "-1"), tensor("DELAY", "UINT32", "-1"), tensor("WAIT", "UINT32", "1")].join(", ");
+    let outputs = [tensor("VALUE", "INT32", "1"), tensor("INDEX", "UINT32", "1")].join(", ");
+    let map = |field: &str, from: &str, to: &str| format!("{field} {{ key: \"{from}\" value: \"{to}\" }}");
+    let repeat = [
+        map("input_map", "IN", "IN"),
+        map("input_map", "DELAY", "DELAY"),
+        map("input_map", "WAIT", "WAIT"),
+        map("output_map", "OUT", "out"),
+        map("output_map", "IDX", "INDEX"),
+    ];
+    let again = [map("input_map", "X", "out"), map("output_map", "Y", "VALUE")];
+    let config = format!(
+        "platform: \"ensemble\" input [ {inputs} ] output [ {outputs} ]
+        ensemble_scheduling {{ {extra}
+            step [ {{ model_name: \"repeat\" model_version: -1 {} }}, {{ model_name: \"again\" model_version: -1 {} }} ]
+        }}",
+        repeat.join(" "),
+        again.join(" ")
+    );
+    let again = Config::new("again", "identity").input("X", "INT32", "1").output("Y", "INT32", "1");
+    ArchiveBuilder::new()
+        .file("repeat/config.pbtxt", REPEAT)
+        .directory("repeat/1")
+        .file("again/config.pbtxt", again.text())
+        .directory("again/1")
+        .file("pipeline/config.pbtxt", config)
+        .directory("pipeline/1")
+        .gzip()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ensemble_answers_as_often_as_its_decoupled_step() {
+    let (store, server, mut client) = serve(|launch| launch).await;
+    store.put("pipeline.tar.gz", &pipeline("max_inflight_requests: 2"));
+    let pipeline = |request| ModelInferRequest { model_name: "pipeline.tar.gz".to_owned(), ..request };
+    let values: Vec<i32> = (0..200).collect();
+    let requests = [with_empty_final(pipeline(ask("p", &values, 0))), pipeline(ask("none", &[], 0))];
+    let answers = all(open(&mut client, stream::iter(requests)).await).await;
+    let mut expected: Vec<_> = values.iter().map(|value| triple("p", *value, false)).collect();
+    expected.push(("p".to_owned(), None, true));
+    assert_eq!(answers, expected);
+    let status = client.model_infer(pipeline(ask("one", &[1], 0))).await.expect_err("it is decoupled");
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+    let config = server.get("/v2/models/pipeline.tar.gz/config").await.ok().json();
+    assert_eq!(config["model_transaction_policy"], json!({ "decoupled": true }));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_sent_as_responses_come() {
+    let (_store, server, _client) = serve(|launch| launch).await;
+    let url = server.url("/v2/models/repeat.tar.gz/generate_stream");
+    let body = json!({ "IN": [4, 5], "DELAY": [0, 1], "WAIT": 0 });
+    let answer = server.http().post(&url, &body).await.ok();
+    let text = answer.text();
+    let events = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect("an event"));
+    let events: Vec<serde_json::Value> = events.map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    let values: Vec<_> = events.iter().map(|event| (event["OUT"].as_i64(), event["IDX"].as_i64())).collect();
+    assert_eq!(values, [(Some(4), Some(0)), (Some(5), Some(1))]);
+    let none = server.http().post(&url, &json!({ "IN": [], "DELAY": [], "WAIT": 0 })).await.ok();
+    assert_eq!(none.text(), "");
     server.stop().await;
 }

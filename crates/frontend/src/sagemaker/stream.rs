@@ -18,8 +18,9 @@ use crate::body::{self, Whole};
 use crate::codec::{self, Announce, Encoded, Framing, WireRequest};
 use crate::infer;
 use crate::shared_memory::{self, SharedOutput};
-use crate::status::Failure;
+use crate::status::{Failure, Status};
 use crate::telemetry::{InFlight, Surface};
+use crate::trace::RequestSpan;
 use crate::{App, Shared};
 
 /// What the parts are, as this operation says it both ways.
@@ -39,8 +40,9 @@ pub(super) async fn invoke(State(app): State<Shared>, endpoint: Segment, request
     let key = endpoint.and_then(|()| key(&head.headers));
     let in_flight = InFlight::begin(Surface::Runtime);
     let name = key.clone().unwrap_or_default();
+    let mut span = app.services.tracing.begin(&name, &head.headers, Surface::Runtime, in_flight.began());
     let limit = app.config.invocation_timeout;
-    let begun = match timeout(limit, begin(app.clone(), key, head.headers, body)).await {
+    let begun = match timeout(limit, begin(app.clone(), key, head.headers, body, span.as_mut())).await {
         Ok(begun) => begun,
         Err(_elapsed) => Err(Error::deadline_exceeded(format!(
             "there was no response within the {limit:?} that --invocation-timeout allows"
@@ -48,12 +50,11 @@ pub(super) async fn invoke(State(app): State<Shared>, endpoint: Segment, request
         .into()),
     };
     let mut response = match begun {
-        Ok(Begun { first, parts }) => answer(name, first, parts, in_flight),
+        Ok(begun) => answer(name, begun, Outcome { in_flight, span }),
         Err(failure) => {
             let is_loading = !app.services.control.is_model_ready(&name);
             let status = failure.status(is_loading);
-            infer::log(&name, &failure, &status);
-            in_flight.fail(status.label);
+            Outcome { in_flight, span }.fail(&name, &failure, &status);
             refuse(&failure, &status)
         }
     };
@@ -85,7 +86,36 @@ struct Begun {
     parts: BoxStream<'static, Result<Part>>,
 }
 
-async fn begin(app: Shared, key: Result<ModelKey>, mut headers: HeaderMap, mut body: Body) -> Result<Begun, Failure> {
+/// How a request ended; said once.
+struct Outcome {
+    in_flight: InFlight,
+    span: Option<RequestSpan>,
+}
+
+impl Outcome {
+    fn succeed(self) {
+        if let Some(span) = self.span {
+            span.end(None);
+        }
+        self.in_flight.succeed();
+    }
+
+    fn fail(self, key: &ModelKey, failure: &Failure, status: &Status) {
+        infer::log(key, failure, status);
+        if let Some(span) = self.span {
+            span.end(Some(failure));
+        }
+        self.in_flight.fail(status.label);
+    }
+}
+
+async fn begin(
+    app: Shared,
+    key: Result<ModelKey>,
+    mut headers: HeaderMap,
+    mut body: Body,
+    mut span: Option<&mut RequestSpan>,
+) -> Result<Begun, Failure> {
     let admitted = match app.services.admission.enter() {
         Ok(admitted) => admitted,
         Err(error) => {
@@ -102,14 +132,18 @@ async fn begin(app: Shared, key: Result<ModelKey>, mut headers: HeaderMap, mut b
     let Whole { bytes, mut share } = body::read(&headers, body, bounds, framing.tensors_at()).await?;
     let (mut wire, _) = infer::decode(&app, &key, framing.layout, bytes, None).await?;
     let shared_outputs = shared_memory::fetch(&app, &mut wire, &mut share).await?;
-    let request = InferRequest {
+    let mut request = InferRequest {
         model: key.clone(),
         id: wire.id.clone(),
         inputs: std::mem::take(&mut wire.inputs),
         outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
         parameters: std::mem::take(&mut wire.parameters),
         deadline: None,
+        trace: None,
     };
+    if let Some(span) = &mut span {
+        span.admit(&mut request);
+    }
     let binary = wire.binary_output.unwrap_or(framing.prefers_binary);
     let asked = Asked { app, key, wire, binary, shared_outputs, _held: (admitted, share) };
     let mut parts = asked.parts(request);
@@ -160,12 +194,8 @@ impl Asked {
     }
 }
 
-fn answer(
-    key: ModelKey,
-    first: Option<Part>,
-    parts: BoxStream<'static, Result<Part>>,
-    in_flight: InFlight,
-) -> Response {
+fn answer(key: ModelKey, begun: Begun, outcome: Outcome) -> Response {
+    let Begun { first, mut parts } = begun;
     let mut headers = first.as_ref().map(|part| part.cache.clone()).unwrap_or_default();
     headers.insert(PARTS, first.as_ref().map_or(JSON_LINES, |part| part.content_type.clone()));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(event_stream::CONTENT_TYPE));
@@ -173,7 +203,6 @@ fn answer(
         if let Some(part) = first {
             yield Bytes::from(event_stream::payload_parts(&part.bytes));
         }
-        let mut parts = parts;
         while let Some(part) = parts.next().await {
             match part {
                 Ok(part) => yield Bytes::from(event_stream::payload_parts(&part.bytes)),
@@ -181,14 +210,13 @@ fn answer(
                     let is_model = error.origin() == Origin::Model;
                     let failure = Failure::from(error);
                     let status = failure.status(false);
-                    infer::log(&key, &failure, &status);
-                    in_flight.fail(status.label);
+                    outcome.fail(&key, &failure, &status);
                     yield Bytes::from(event_stream::exception(is_model, failure.message()));
                     return;
                 }
             }
         }
-        in_flight.succeed();
+        outcome.succeed();
     };
     let mut response = Response::new(Body::from_stream(frames.map(Ok::<_, Infallible>)));
     *response.headers_mut() = headers;
