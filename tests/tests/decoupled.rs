@@ -243,7 +243,8 @@ fn pipeline(extra: &str) -> Vec<u8> {
     let tensor = |name: &str, datatype: &str, dims: &str| {
         format!("{{ name: \"{name}\" data_type: TYPE_{datatype} dims: [ {dims} ] }}")
     };
-    let inputs = [tensor("IN", "INT32", "-1"), tensor("DELAY", "UINT32", "-1"), tensor("WAIT", "UINT32", "1")].join(", ");
+    let inputs =
+        [tensor("IN", "INT32", "-1"), tensor("DELAY", "UINT32", "-1"), tensor("WAIT", "UINT32", "1")].join(", ");
     let outputs = [tensor("VALUE", "INT32", "1"), tensor("INDEX", "UINT32", "1")].join(", ");
     let map = |field: &str, from: &str, to: &str| format!("{field} {{ key: \"{from}\" value: \"{to}\" }}");
     let repeat = [

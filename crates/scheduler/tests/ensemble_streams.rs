@@ -166,7 +166,12 @@ impl Bench {
         let (config, labels) = Default::default();
         let info = Arc::new(ModelInfo { spec: Arc::new(spec), version: 1, versions: vec![1], config, labels });
         let stream = StreamConfig { buffer_size: NonZeroUsize::new(3).expect("positive"), ..StreamConfig::DEFAULT };
-        let config = SchedulerConfig { max_queue_size: 0, infer_timeout: Duration::from_secs(3600), stream };
+        let config = SchedulerConfig {
+            max_queue_size: 0,
+            infer_timeout: Duration::from_secs(3600),
+            adaptive_batching: false,
+            stream,
+        };
         let recorder = PrometheusBuilder::new().build_recorder();
         let metrics = metrics::with_local_recorder(&recorder, || ModelMetrics::new("e", 1));
         let ensemble = Ensemble::new(info, plan.expect("right"), services, config, metrics);
@@ -310,8 +315,7 @@ fn a_call_for_one_answer_is_refused() {
 /// As Triton refuses them: nobody could say which response goes with which.
 #[test]
 fn tensors_of_different_streams_cannot_meet() {
-    let members =
-        [member("many", &["x"], true), member("one", &["x"], false), member("both", &["a", "b"], false)];
+    let members = [member("many", &["x"], true), member("one", &["x"], false), member("both", &["a", "b"], false)];
     let plan = |steps: Vec<StepSpec>, outputs: &[&str]| -> Vec<PlanProblem> {
         let spec = ModelSpec {
             inputs: vec![input("in")],
@@ -331,6 +335,7 @@ fn tensors_of_different_streams_cannot_meet() {
     let outputs = plan(vec![many(), step("one", &[("x", "in")], "b")], &["a", "b"]);
     assert_eq!((outputs.len(), outputs[0].path.as_str()), (1, "output"));
     assert!(outputs[0].message.contains("come from different decoupled models: 'b' from the ensemble's inputs, 'a'"));
-    let fine = plan(vec![many(), step("one", &[("x", "a")], "b"), step("both", &[("a", "a"), ("b", "b")], "out")], &["out"]);
+    let fine =
+        plan(vec![many(), step("one", &[("x", "a")], "b"), step("both", &[("a", "a"), ("b", "b")], "out")], &["out"]);
     assert_eq!(fine, []);
 }

@@ -33,8 +33,7 @@ pub(super) fn payload_parts(payload: &[u8]) -> Vec<u8> {
 pub(super) fn exception(is_model: bool, message: &str) -> Vec<u8> {
     let (kind, error_code) =
         if is_model { ("ModelStreamError", Some("StreamBroken")) } else { ("InternalStreamFailure", None) };
-    let headers =
-        [(":exception-type", kind), (":content-type", "application/json"), (":message-type", "exception")];
+    let headers = [(":exception-type", kind), (":content-type", "application/json"), (":message-type", "exception")];
     let payload = serde_json::to_vec(&Exception { message, error_code });
     frame(&headers, &payload.expect("invariant: a plain structure"))
 }

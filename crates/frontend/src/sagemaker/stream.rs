@@ -67,9 +67,9 @@ fn key(headers: &HeaderMap) -> Result<ModelKey> {
         return Ok(ModelKey::of_target(target));
     }
     let Some(component) = headers.get(COMPONENT) else { return Ok(ModelKey::default()) };
-    let component = component.to_str().map_err(|_| {
-        Error::invalid_argument("the header X-Amzn-SageMaker-Inference-Component is not ASCII")
-    })?;
+    let component = component
+        .to_str()
+        .map_err(|_| Error::invalid_argument("the header X-Amzn-SageMaker-Inference-Component is not ASCII"))?;
     TargetModel::new(component).map(ModelKey::of_target)
 }
 
