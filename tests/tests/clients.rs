@@ -21,7 +21,7 @@ async fn serve() -> (FolderStore, Server) {
     let repeat = "backend: \"repeat\" model_transaction_policy { decoupled: true }\n";
     let impatient = format!("{repeat} parameters {{ key: \"infer_timeout\" value {{ string_value: \"200ms\" }} }}");
     for (name, config) in [("repeat", repeat), ("impatient", impatient.as_str())] {
-        store.put(&format!("{name}.tar.gz"), &ArchiveBuilder::new().file("config.pbtxt", config).gzip());
+        store.put(&format!("{name}.tar.gz"), &ArchiveBuilder::new().file("config.pbtxt", config).directory("1").gzip());
     }
     store.put("huge.tar.gz", &ArchiveBuilder::new().file("config.pbtxt", huge.text()).gzip());
     let server = store.launch().option("--model-memory", "2GiB").start().await;
