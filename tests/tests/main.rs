@@ -14,6 +14,7 @@ mod encoding;
 mod ensembles;
 mod generate;
 mod grpc;
+mod guarded;
 mod invocations;
 mod kserve;
 mod layouts;

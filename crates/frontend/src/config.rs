@@ -7,6 +7,9 @@ use std::time::Duration;
 use inference::{InferenceService, ModelControl};
 
 use crate::admission::Admission;
+use crate::forward::HeaderForward;
+use crate::logging::LogControl;
+use crate::restriction::Restrictions;
 use crate::shared_memory::SharedMemory;
 use crate::trace::Tracing;
 
@@ -55,6 +58,14 @@ pub struct FrontendConfig {
     pub production_variant: String,
     /// When answers over gRPC are compressed (`--grpc-infer-response-compression-level`).
     pub grpc_compression: GrpcCompression,
+    /// Which APIs of the HTTP port want a key (`--http-restricted-api`).
+    pub http_restrictions: Restrictions,
+    /// Which APIs of the gRPC port want a key (`--grpc-restricted-protocol`).
+    pub grpc_restrictions: Restrictions,
+    /// Which headers of HTTP requests become parameters (`--http-header-forward-pattern`).
+    pub http_header_forward: Option<HeaderForward>,
+    /// Which metadata of gRPC calls become parameters (`--grpc-header-forward-pattern`).
+    pub grpc_header_forward: Option<HeaderForward>,
     /// Folders below which `POST /models` of the container contract may register repositories.
     pub registered_roots: Vec<PathBuf>,
 }
@@ -79,6 +90,10 @@ impl Default for FrontendConfig {
             endpoint: None,
             production_variant: "AllTraffic".to_owned(),
             grpc_compression: GrpcCompression::AsRequest,
+            http_restrictions: Restrictions::default(),
+            grpc_restrictions: Restrictions::default(),
+            http_header_forward: None,
+            grpc_header_forward: None,
             registered_roots: vec![PathBuf::from("/opt/ml/models")],
         }
     }
@@ -91,6 +106,8 @@ pub struct Services {
     pub inference: Arc<dyn InferenceService>,
     /// Knows the models.
     pub control: Arc<dyn ModelControl>,
+    /// The process's log.
+    pub log: Arc<dyn LogControl>,
     /// Bounds what is worked on at once.
     pub admission: Admission,
     /// Regions of memory that clients share with the server.

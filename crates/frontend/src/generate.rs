@@ -105,15 +105,18 @@ pub(crate) async fn stream(
 }
 
 async fn read(app: &App, invocation: Invocation, began: Instant) -> Result<Prompt, Failure> {
-    let key = invocation.key?;
+    let (key, headers) = (invocation.key?, invocation.headers);
     let bounds = app.bounds(app.config.max_request_size);
-    let Whole { bytes: body, share } = body::read(&invocation.headers, invocation.body, bounds, None).await?;
+    let Whole { bytes: body, share } = body::read(&headers, invocation.body, bounds, None).await?;
     let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
     let described = app.services.control.describe(&key, deadline).await?;
     let (spec, max_depth) = (described.model.spec.clone(), app.max_json_depth());
     let is_long = body.len() > LONG_JSON;
     let parse = move || codec::parse_generate(&body, &spec, max_depth);
-    let wire = if is_long { off_thread(parse).await } else { parse() }?;
+    let mut wire = if is_long { off_thread(parse).await } else { parse() }?;
+    if let Some(forward) = &app.config.http_header_forward {
+        forward.apply(&headers, &mut wire.parameters);
+    }
     let request = InferRequest {
         model: key,
         id: wire.id,

@@ -129,6 +129,9 @@ async fn run(
     // ─► what the client asks for
     let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
     let (mut wire, found) = decode(app, &key, framing.layout, body, deadline).await?;
+    if let Some(forward) = &app.config.http_header_forward {
+        forward.apply(&invocation.headers, &mut wire.parameters);
+    }
     let shared_outputs = shared_memory::fetch(app, &mut wire, &mut share).await?;
     let mut request = InferRequest {
         model: key.clone(),

@@ -35,6 +35,8 @@ pub enum Refusal {
     BodyTimeout,
     /// The body is compressed in a way that is not read.
     Encoding,
+    /// The API wants a key that the request does not have.
+    Restricted,
     /// No such route.
     Route,
     /// The route does not take this method.
@@ -97,6 +99,7 @@ pub fn of_refusal(refusal: Refusal) -> Status {
         Refusal::BodyTooLarge => row("too_large", 413, 8, 413, 413, (413, VALIDATION)),
         Refusal::BodyTimeout => row("body_timeout", 408, 4, 408, 408, (408, VALIDATION)),
         Refusal::Encoding => row("unsupported", 415, 12, 415, 415, (415, VALIDATION)),
+        Refusal::Restricted => row("restricted", 403, 14, 403, 403, (403, "AccessDeniedException")),
         Refusal::Route => row("not_found", 404, 5, 404, 404, (404, VALIDATION)),
         Refusal::Method => row("unsupported", 405, 12, 405, 405, (405, VALIDATION)),
     }

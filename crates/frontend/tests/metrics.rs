@@ -27,7 +27,8 @@ async fn over_grpc(fake: Arc<fake::Fake>) {
     let admission = Admission::default();
     let services = Services {
         inference: fake.clone(),
-        control: fake,
+        control: fake.clone(),
+        log: fake,
         admission,
         shared_memory: frontend::SharedMemory::off(),
         tracing: frontend::Tracing::default(),

@@ -186,6 +186,19 @@ pub(crate) struct NetworkArgs {
     /// How long the next part of a request's body may take to arrive
     #[arg(long, env = "PANOPLY_BODY_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub(crate) body_timeout: Duration,
+    /// APIs of the HTTP port that answer only to requests with this header, like `inference,health:key=value`; the groups are
+    /// Triton's; may be given several times
+    #[arg(long, env = "PANOPLY_HTTP_RESTRICTED_API", value_name = "APIS:KEY=VALUE", value_delimiter = ';')]
+    pub(crate) http_restricted_api: Vec<String>,
+    /// The same for the gRPC port, where the header is `triton-grpc-protocol-` and the key
+    #[arg(long, env = "PANOPLY_GRPC_RESTRICTED_PROTOCOL", value_name = "APIS:KEY=VALUE", value_delimiter = ';')]
+    pub(crate) grpc_restricted_protocol: Vec<String>,
+    /// Headers of HTTP requests that become parameters of the request: a regular expression for whole names
+    #[arg(long, env = "PANOPLY_HTTP_HEADER_FORWARD_PATTERN", value_name = "REGEX")]
+    pub(crate) http_header_forward_pattern: Option<String>,
+    /// The same for the metadata of gRPC calls
+    #[arg(long, env = "PANOPLY_GRPC_HEADER_FORWARD_PATTERN", value_name = "REGEX")]
+    pub(crate) grpc_header_forward_pattern: Option<String>,
     /// How long a client may read nothing of its answer before its connection is closed
     #[arg(long, env = "PANOPLY_WRITE_TIMEOUT", value_name = "TIME", default_value = "60s")]
     pub(crate) write_timeout: Duration,

@@ -1,6 +1,7 @@
 //! The binary `panoply`.
 
 mod args;
+mod log;
 mod machine;
 mod memory;
 mod options_table;
@@ -13,8 +14,10 @@ mod transport;
 mod wiring;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
+use frontend::LogControl;
 
 use crate::args::{Cli, Command, ServeArgs};
 use crate::settings::Settings;
@@ -41,9 +44,9 @@ fn main() -> ExitCode {
 }
 
 /// Serves until told to stop. What still runs then (a model that hangs, say) does not hold the process up.
-fn run(settings: Settings) -> anyhow::Result<()> {
+fn run(settings: Settings, log: Arc<dyn LogControl>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve::run(settings));
+    let result = runtime.block_on(serve::run(settings, log));
     runtime.shutdown_background();
     result
 }
@@ -56,11 +59,14 @@ fn serve(args: ServeArgs) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    if let Err(error) = telemetry::start_logging(&settings.log, settings.log_format) {
-        eprintln!("panoply: {error:#}");
-        return ExitCode::from(USAGE);
-    }
-    match run(settings) {
+    let log = match log::start(&settings.log, settings.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("panoply: {error:#}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match run(settings, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

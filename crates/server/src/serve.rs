@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use frontend::{Admission, Services};
+use frontend::{Admission, LogControl, Services};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model_cache::ModelCache;
 use tokio::net::TcpListener;
@@ -26,7 +26,7 @@ const UNLOAD_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When a port cannot be bound, or start-up fails.
-pub(crate) async fn run(settings: Settings) -> Result<()> {
+pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<()> {
     settings.transport.unheeded.iter().for_each(|text| tracing::warn!("{text}"));
     let metrics = telemetry::start_metrics(&settings.metrics)?;
     tokio::spawn(keep_up(metrics.clone()));
@@ -35,7 +35,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let (spans, exporting) = trace_export::start(&settings.trace)?;
     let cache = wiring::model_cache(&settings).await?;
     let drain = CancellationToken::new();
-    let mut servers = ports.serve(&settings, &cache, metrics, spans, &drain);
+    let mut servers = ports.serve(&settings, &cache, log, metrics, spans, &drain);
     tokio::select! {
         loaded = cache.load_repositories() => match loaded {
             Err(error) if settings.exit_on_error => return Err(error).context("the model repository cannot be loaded"),
@@ -128,6 +128,7 @@ impl Ports {
         self,
         settings: &Settings,
         cache: &Arc<ModelCache>,
+        log: Arc<dyn LogControl>,
         metrics: PrometheusHandle,
         spans: Arc<SpanQueue>,
         drain: &CancellationToken,
@@ -135,7 +136,8 @@ impl Ports {
         let admission = Admission::new(settings.max_requests_in_flight, settings.max_buffered_bytes);
         let shared_memory = wiring::shared_memory(settings);
         let tracing = wiring::tracing(settings, spans);
-        let services = Services { inference: cache.clone(), control: cache.clone(), admission, shared_memory, tracing };
+        let services =
+            Services { inference: cache.clone(), control: cache.clone(), log, admission, shared_memory, tracing };
         let config = wiring::frontend_config(settings);
         let (http, grpc) = (wiring::http_config(settings), wiring::grpc_config(settings));
         let others = wiring::serve_config(settings);

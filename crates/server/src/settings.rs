@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use frontend::{HeaderForward, Restrictions};
 use model_cache::{InitialModels, ModelControlMode, RepositoryConfig};
 use repository::{S3Config, S3Credentials};
 use scheduler::ResourceLimit;
@@ -61,6 +62,10 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) write_timeout: Duration,
+    pub(crate) http_restrictions: Restrictions,
+    pub(crate) grpc_restrictions: Restrictions,
+    pub(crate) http_header_forward: Option<HeaderForward>,
+    pub(crate) grpc_header_forward: Option<HeaderForward>,
     pub(crate) max_requests_in_flight: u64,
     pub(crate) max_buffered_bytes: u64,
     pub(crate) invocation_timeout: Duration,
@@ -121,6 +126,16 @@ impl Settings {
             idle_timeout: check.duration("--idle-timeout", network.idle_timeout),
             body_timeout: check.duration("--body-timeout", network.body_timeout),
             write_timeout: check.duration("--write-timeout", network.write_timeout),
+            http_restrictions: check
+                .parsed("--http-restricted-api", Restrictions::of_http(&network.http_restricted_api))
+                .unwrap_or_default(),
+            grpc_restrictions: check
+                .parsed("--grpc-restricted-protocol", Restrictions::of_grpc(&network.grpc_restricted_protocol))
+                .unwrap_or_default(),
+            http_header_forward: check
+                .pattern("--http-header-forward-pattern", network.http_header_forward_pattern.as_deref()),
+            grpc_header_forward: check
+                .pattern("--grpc-header-forward-pattern", network.grpc_header_forward_pattern.as_deref()),
             max_requests_in_flight: check.positive("--max-requests-in-flight", limits.max_requests_in_flight),
             max_buffered_bytes: check.buffered_bytes(&limits),
             invocation_timeout: check.duration("--invocation-timeout", limits.invocation_timeout),
@@ -192,6 +207,17 @@ impl Check {
         let (settings, problems) = metrics::settings(operation);
         self.problems.extend(problems);
         settings
+    }
+
+    /// What was read from an option; `None` when it could not be.
+    fn parsed<T>(&mut self, option: &str, outcome: Result<T, String>) -> Option<T> {
+        outcome.map_err(|problem| self.problem(format!("{option}: {problem}"))).ok()
+    }
+
+    /// A pattern for names of headers; an empty one matches none, as in Triton.
+    fn pattern(&mut self, option: &str, pattern: Option<&str>) -> Option<HeaderForward> {
+        let pattern = pattern.filter(|pattern| !pattern.is_empty())?;
+        self.parsed(option, HeaderForward::new(pattern))
     }
 
     fn positive(&mut self, option: &str, number: u64) -> u64 {
@@ -417,6 +443,10 @@ mod tests {
             "0s",
             "--max-request-size",
             "0B",
+            "--http-restricted-api",
+            "infer:key=value",
+            "--grpc-header-forward-pattern",
+            "(",
             "--ort-library",
             "/no/such.so",
             "--model-repository",
@@ -429,6 +459,8 @@ mod tests {
             "must differ",
             "--load-timeout",
             "--max-request-size",
+            "--http-restricted-api: unknown API 'infer'",
+            "--grpc-header-forward-pattern",
             "/no/such.so",
             "--model-repository",
         ];

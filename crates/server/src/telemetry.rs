@@ -1,35 +1,15 @@
-//! Logs and the metrics recorder.
+//! The metrics recorder.
 
-use std::io::IsTerminal;
-
-use anyhow::{Context, Result};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
-
-use crate::args::LogFormat;
 use crate::machine;
 use crate::settings::MetricsSettings;
+use anyhow::Result;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Upper bounds of the buckets of every histogram of durations, in seconds: 100 µs to 10 min.
 const SECONDS: [f64; 20] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     300.0, 600.0,
 ];
-
-/// Starts logging to standard error.
-///
-/// # Errors
-/// When `filter` is no level and no list of directives.
-pub(crate) fn start_logging(filter: &str, format: LogFormat) -> Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log '{filter}' is not understood"))?;
-    let to_terminal = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(to_terminal).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
-}
 
 /// Installs the recorder that every crate's metrics go to, describes them, and measures the machine from time to time.
 ///

@@ -143,6 +143,10 @@ pub(crate) fn frontend_config(settings: &Settings) -> FrontendConfig {
         invocation_timeout: settings.invocation_timeout,
         registered_roots: settings.sagemaker_model_roots.clone(),
         grpc_compression: settings.transport.grpc_compression,
+        http_restrictions: settings.http_restrictions.clone(),
+        grpc_restrictions: settings.grpc_restrictions.clone(),
+        http_header_forward: settings.http_header_forward.clone(),
+        grpc_header_forward: settings.grpc_header_forward.clone(),
         ..FrontendConfig::default()
     }
 }

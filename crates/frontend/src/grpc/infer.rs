@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use futures::stream::{BoxStream, StreamExt};
 use http::HeaderMap;
-use inference::{InferRequest, InferResponse, ModelKey, Result, TargetModel};
+use inference::{InferRequest, InferResponse, ModelKey, Parameters, Result, TargetModel};
 use protocol::grpc_service::{ModelInferRequest, ModelInferResponse};
 use protocol::message_size;
 
@@ -14,7 +14,7 @@ use crate::codec::OutputChoice;
 use crate::shared_memory::{self, SharedOutput};
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface, count_copy};
-use crate::trace::{RequestSpan, Tracing};
+use crate::trace::RequestSpan;
 use crate::{App, body, decoupled, infer};
 
 /// What a call's metadata says.
@@ -23,12 +23,30 @@ pub(super) struct Head {
     deadline: Option<Instant>,
     /// What says what the caller traces.
     caller: HeaderMap,
+    /// Metadata that becomes parameters of each request.
+    forwarded: Parameters,
 }
 
 impl Head {
-    pub(super) fn read(headers: &HeaderMap, began: Instant, tracing: &Tracing) -> Result<Head> {
+    pub(super) fn read(app: &App, headers: &HeaderMap, began: Instant) -> Result<Head> {
         let deadline = timeout::of_call(headers)?.and_then(|timeout| began.checked_add(timeout));
-        Ok(Head { target: infer::target(headers)?, deadline, caller: tracing.headers_of_caller(headers) })
+        let mut forwarded = Parameters::new();
+        if let Some(forward) = &app.config.grpc_header_forward {
+            forward.apply(headers, &mut forwarded);
+        }
+        Ok(Head {
+            target: infer::target(headers)?,
+            deadline,
+            caller: app.services.tracing.headers_of_caller(headers),
+            forwarded,
+        })
+    }
+
+    /// Adds what the call's metadata says to a message, which has the last word.
+    pub(super) fn forward(&self, message: &mut ModelInferRequest) {
+        for (name, value) in &self.forwarded {
+            message.parameters.entry(name.clone()).or_insert_with(|| encode::parameter(value));
+        }
     }
 
     /// The model that a message of the call is about.

@@ -13,6 +13,7 @@ mod failure;
 mod gate;
 mod health;
 mod infer;
+mod logging;
 mod message_timeout;
 mod messages;
 mod order;
@@ -47,7 +48,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use self::health::HealthService;
 use self::service::InferenceGrpc;
-use crate::{App, FrontendConfig, Services};
+use crate::status::Failure;
+use crate::{App, FrontendConfig, Services, restriction};
 
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
@@ -57,6 +59,7 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
     let (compression, body_timeout) = (config.grpc_compression, config.body_timeout);
     let max_request_size = usize::try_from(config.max_request_size).unwrap_or(usize::MAX);
     let health = HealthService { control: services.control.clone(), closing: closing.clone() };
+    let restrictions = config.grpc_restrictions.clone();
     let app = Arc::new(App { services, config });
     let inference = GrpcInferenceServiceServer::new(InferenceGrpc { app: app.clone(), closing })
         .max_decoding_message_size(max_request_size)
@@ -75,11 +78,17 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
     let valid = "invariant: the descriptors are written by the build";
     routes = routes.add_service(described().build_v1().expect(valid));
     routes = routes.add_service(described().build_v1alpha().expect(valid));
-    routes
+    let router = routes
         .into_axum_router()
         .layer(from_fn(move |request, next| gate::pass(compression, body_timeout, request, next)))
-        .route(MODEL_INFER, post(unary::model_infer).with_state(app))
+        .route(MODEL_INFER, post(unary::model_infer).with_state(app));
+    restriction::guard_grpc(router, &restrictions)
         .layer(CatchPanicLayer::custom(panicked as fn(Box<dyn Any + Send>) -> Response))
+}
+
+/// A failure as the answer to a call that no handler has seen.
+pub(crate) fn refusal(failure: &Failure) -> Response {
+    failure::status(failure).into_http()
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Response {

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, describe, failure, repository, shared_memory, statistics, stream, timeout, trace};
+use super::{decode, describe, failure, logging, repository, shared_memory, statistics, stream, timeout, trace};
 use crate::Shared;
 
 /// The service.
@@ -56,11 +56,6 @@ fn key(call: &MetadataMap, name: &str, version: &str) -> Result<ModelKey, Status
     let key: InferenceResult<ModelKey> =
         crate::infer::target(call.as_ref()).and_then(|target| decode::key(target, name, version));
     key.map_err(|error| failure::refuse(&ModelKey::default(), error))
-}
-
-/// A call that this server does not answer, and why.
-fn missing(call: &str, why: &str) -> Status {
-    failure::refuse(&ModelKey::default(), Error::unsupported(format!("{call}: {why}")))
 }
 
 /// An answer that is about no model.
@@ -213,7 +208,11 @@ impl GrpcInferenceService for InferenceGrpc {
         reply(trace::setting(&self.app.services.tracing, message))
     }
 
-    async fn log_settings(&self, _: Request<LogSettingsRequest>) -> Result<Response<LogSettingsResponse>, Status> {
-        Err(missing("LogSettings", "logging cannot be set by clients yet; start the server with --log"))
+    async fn log_settings(
+        &self,
+        request: Request<LogSettingsRequest>,
+    ) -> Result<Response<LogSettingsResponse>, Status> {
+        let told = logging::settings(&*self.app.services.log, request.into_inner());
+        told.map(Response::new).map_err(|error| failure::refuse(&ModelKey::default(), error))
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn answer(
     closing: CancellationToken,
 ) -> Result<BoxStream<'static, Message>, Status> {
     let (metadata, _, requests) = request.into_parts();
-    let head = Head::read(metadata.as_ref(), Instant::now(), &app.services.tracing);
+    let head = Head::read(&app, metadata.as_ref(), Instant::now());
     let head = head.map_err(|error| failure::refuse(&ModelKey::default(), error))?;
     let call = Arc::new(Call { app, head, errors_as_status: wants_status(metadata.as_ref()) });
     let requests = Box::pin(requests.take_until(closing.clone().cancelled_owned()).fuse());
@@ -143,7 +143,7 @@ fn events(
         // Held until the request has ended.
         turn.wait().await;
         let in_flight = InFlight::begin(Surface::Grpc);
-        let message = match request {
+        let mut message = match request {
             Ok(message) => message,
             // The stream cannot be read any further.
             Err(status) => {
@@ -154,6 +154,7 @@ fn events(
             }
         };
         let mut end = LastWord::of(&message);
+        call.head.forward(&mut message);
         let key = call.head.key(&message);
         let name = key.clone().unwrap_or_default();
         if call.app.services.control.is_decoupled(&name) == Some(true) {

@@ -64,7 +64,7 @@ async fn answer(
     in_flight: &InFlight,
     key: &mut ModelKey,
 ) -> Result<Response, Failure> {
-    let head = Head::read(headers, in_flight.began(), &app.services.tracing)?;
+    let head = Head::read(app, headers, in_flight.began())?;
     let packed = encoding::of_request(headers)?;
     let compression = app.config.grpc_compression;
     let packing = encoding::of_answer(headers, packed, compression);
@@ -72,7 +72,8 @@ async fn answer(
     // bytes ─► one buffer ─► a message whose tensors are slices of it
     let bounds = app.bounds(app.config.max_request_size);
     let Whole { bytes, mut share } = Messages::new(body, packed).only(bounds).await?;
-    let message = decode(bytes, &mut share)?;
+    let mut message = decode(bytes, &mut share)?;
+    head.forward(&mut message);
     // ─► the models ─►
     *key = head.key(&message)?;
     let Answered { message, headers: mut told } =

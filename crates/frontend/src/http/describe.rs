@@ -11,7 +11,7 @@ use crate::status::Failure;
 use crate::{App, Shared, infer, reply};
 
 /// The extensions of KServe v2 that are there, by Triton's names for them.
-const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 8] = [
     "classification",
     "model_repository",
     "model_repository(unload_dependents)",
@@ -19,6 +19,7 @@ const EXTENSIONS: [&str; 7] = [
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "logging",
 ];
 /// Bytes that the body of an index request may have.
 const MAX_INDEX_REQUEST: u64 = 64 << 10;

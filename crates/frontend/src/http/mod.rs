@@ -2,6 +2,7 @@
 
 mod describe;
 mod health;
+mod logging;
 mod path;
 mod repository;
 mod shared_memory;
@@ -29,7 +30,7 @@ use crate::codec::Announce;
 use crate::infer::{self, Form, Invocation};
 use crate::status::{Failure, Status};
 use crate::telemetry::Surface;
-use crate::{FrontendConfig, Services, Shared, generate, reply, sagemaker};
+use crate::{FrontendConfig, Services, Shared, generate, reply, restriction, sagemaker};
 
 /// Where a model's name stands in a path, and its version.
 const MODELS: &str = "/v2/models/";
@@ -55,6 +56,7 @@ pub fn http_router(services: Services, config: FrontendConfig) -> Router {
         .route("/v2", get(describe::server))
         .route("/v2/health/live", get(health::live))
         .route("/v2/health/ready", get(health::ready))
+        .route("/v2/logging", logging::route())
         .route("/v2/models/stats", get(statistics::all))
         .route("/v2/repository/index", post(describe::index));
     let mut models = Names { prefix: MODELS, tails: Vec::new() };
@@ -68,6 +70,7 @@ pub fn http_router(services: Services, config: FrontendConfig) -> Router {
     let router = router.route("/invocations", post(invocations)).merge(sagemaker::runtime_routes());
     let router = router.merge(shared_memory::routes());
     let router = router.route("/v2/trace/setting", get(trace::of_all).post(trace::update_of_all));
+    let router = restriction::guard_http(router, &services, &config);
     let router = crate::finish(router, services, config);
     let names = [models, controlled].into_iter().chain(shared_memory::names()).collect();
     let routes = router.clone();

@@ -5,6 +5,7 @@ mod ends;
 #[path = "../http/fake.rs"]
 mod fake;
 mod framing;
+mod guarded;
 mod statistics;
 mod streams;
 
@@ -43,6 +44,7 @@ async fn start_with(admission: Admission, config: FrontendConfig, serve: ServeCo
     let services = Services {
         inference: fake.clone(),
         control: fake.clone(),
+        log: fake.clone(),
         admission,
         shared_memory: SharedMemory::off(),
         tracing: frontend::Tracing::default(),

@@ -11,7 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use frontend::{Admission, DrainReport, FrontendConfig, ServeConfig, Services, SharedMemory};
+use frontend::{
+    Admission, DrainReport, FrontendConfig, LogChange, LogControl, LogSettings, LogTime, ServeConfig, Services,
+    SharedMemory,
+};
 use futures::StreamExt;
 use inference::{
     BoxFuture, BoxStream, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
@@ -62,6 +65,7 @@ pub struct Fake {
     pub registered: Mutex<Vec<RegisteredModel>>,
     /// Loads (with their overrides) and unloads (with whether dependents go too) by name.
     pub control_calls: Mutex<Vec<(String, Option<LoadOverrides>, bool)>>,
+    pub log: Mutex<LogSettings>,
     /// Every request that came this far.
     pub requests: Mutex<Vec<InferRequest>>,
     /// Opens once for each request to `slow` that may finish.
@@ -78,6 +82,13 @@ impl Fake {
             ready: AtomicBool::new(true),
             registered: Mutex::default(),
             control_calls: Mutex::default(),
+            log: Mutex::new(LogSettings {
+                info: true,
+                warning: true,
+                error: true,
+                verbose_level: 0,
+                time: LogTime::Default,
+            }),
             requests: Mutex::default(),
             gate: Semaphore::new(0),
             abandoned: AtomicUsize::new(0),
@@ -177,6 +188,23 @@ impl InferenceService for Fake {
             }
         });
         futures::stream::iter((0..count).map(answer)).chain(end.filter_map(async |end| end)).boxed()
+    }
+}
+
+impl LogControl for Fake {
+    fn settings(&self) -> LogSettings {
+        self.log.lock().expect("not poisoned").clone()
+    }
+
+    fn change(&self, change: LogChange) {
+        let mut log = self.log.lock().expect("not poisoned");
+        *log = LogSettings {
+            info: change.info.unwrap_or(log.info),
+            warning: change.warning.unwrap_or(log.warning),
+            error: change.error.unwrap_or(log.error),
+            verbose_level: change.verbose_level.unwrap_or(log.verbose_level),
+            time: change.time.unwrap_or(log.time),
+        };
     }
 }
 
@@ -311,6 +339,7 @@ pub async fn start_admitting(admission: Admission, config: FrontendConfig, serve
     let services = Services {
         inference: fake.clone(),
         control: fake.clone(),
+        log: fake.clone(),
         admission,
         shared_memory: SharedMemory::off(),
         tracing: frontend::Tracing::default(),

@@ -5,6 +5,7 @@ mod bounds;
 mod encoding;
 mod fake;
 mod generate;
+mod guarded;
 mod repository;
 mod sagemaker;
 mod serving;

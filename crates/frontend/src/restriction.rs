@@ -1,0 +1,275 @@
+//! APIs that answer only to clients that know a key (Triton's restricted APIs): one table from groups of APIs to HTTP's routes
+//! and gRPC's calls.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use http::{HeaderMap, HeaderName};
+use subtle::ConstantTimeEq;
+
+use crate::status::{Failure, Refusal};
+use crate::{FrontendConfig, Services, Shared, body, grpc, reply};
+
+/// What stands in front of a key in gRPC's metadata.
+const GRPC_PREFIX: &str = "triton-grpc-protocol-";
+
+/// A group of APIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Api {
+    Health,
+    Metadata,
+    Inference,
+    SharedMemory,
+    ModelConfig,
+    ModelRepository,
+    Statistics,
+    Trace,
+    Logging,
+}
+
+/// The groups by Triton's names.
+const NAMES: [(&str, Api); 9] = [
+    ("health", Api::Health),
+    ("metadata", Api::Metadata),
+    ("inference", Api::Inference),
+    ("shared-memory", Api::SharedMemory),
+    ("model-config", Api::ModelConfig),
+    ("model-repository", Api::ModelRepository),
+    ("statistics", Api::Statistics),
+    ("trace", Api::Trace),
+    ("logging", Api::Logging),
+];
+
+/// The group of a route, from the pattern of its path.
+fn of_route(pattern: &str) -> Option<Api> {
+    if let Some(tail) = pattern.strip_prefix("/v2/models/{name}") {
+        return match tail.strip_prefix("/versions/{version}").unwrap_or(tail) {
+            "" => Some(Api::Metadata),
+            "/ready" => Some(Api::Health),
+            "/infer" | "/generate" | "/generate_stream" => Some(Api::Inference),
+            "/config" => Some(Api::ModelConfig),
+            "/stats" => Some(Api::Statistics),
+            "/trace/setting" => Some(Api::Trace),
+            _ => None,
+        };
+    }
+    let mut segments = pattern.trim_start_matches('/').split('/');
+    match (segments.next(), segments.next(), segments.next()) {
+        (Some("v2"), None, _) => Some(Api::Metadata),
+        (Some("v2"), Some("health"), _) => Some(Api::Health),
+        (Some("v2"), Some("models"), Some("stats")) => Some(Api::Statistics),
+        (Some("v2"), Some("repository"), _) => Some(Api::ModelRepository),
+        (Some("v2"), Some("systemsharedmemory" | "cudasharedmemory"), _) => Some(Api::SharedMemory),
+        (Some("v2"), Some("trace"), _) => Some(Api::Trace),
+        (Some("v2"), Some("logging"), _) => Some(Api::Logging),
+        (Some("invocations" | "endpoints"), ..) => Some(Api::Inference),
+        _ => None,
+    }
+}
+
+/// The group of a gRPC call, from its path.
+fn of_call(path: &str) -> Option<Api> {
+    if path.starts_with("/grpc.health.v1.") {
+        return Some(Api::Health);
+    }
+    match path.strip_prefix("/inference.GRPCInferenceService/")? {
+        "ServerLive" | "ServerReady" | "ModelReady" => Some(Api::Health),
+        "ServerMetadata" | "ModelMetadata" => Some(Api::Metadata),
+        "ModelInfer" | "ModelStreamInfer" => Some(Api::Inference),
+        "ModelConfig" => Some(Api::ModelConfig),
+        "ModelStatistics" => Some(Api::Statistics),
+        "RepositoryIndex" | "RepositoryModelLoad" | "RepositoryModelUnload" => Some(Api::ModelRepository),
+        "TraceSetting" => Some(Api::Trace),
+        "LogSettings" => Some(Api::Logging),
+        call if call.contains("SharedMemory") => Some(Api::SharedMemory),
+        _ => None,
+    }
+}
+
+/// The header that an API wants, and its value.
+#[derive(Clone)]
+struct Key {
+    header: HeaderName,
+    value: Arc<[u8]>,
+}
+
+/// Which APIs want which header. None do by default.
+#[derive(Clone, Default)]
+pub struct Restrictions(BTreeMap<Api, Key>);
+
+impl fmt::Debug for Restrictions {
+    /// Without the values, which are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(api, key)| (api, &key.header))).finish()
+    }
+}
+
+impl Restrictions {
+    /// Reads rules of the HTTP port, each like `inference,health:key=value` (`--http-restricted-api`).
+    ///
+    /// # Errors
+    /// What is wrong with a rule.
+    pub fn of_http(rules: &[String]) -> Result<Self, String> {
+        Self::parse(rules, "")
+    }
+
+    /// The same for the gRPC port (`--grpc-restricted-protocol`), where headers begin with `triton-grpc-protocol-`.
+    ///
+    /// # Errors
+    /// What is wrong with a rule.
+    pub fn of_grpc(rules: &[String]) -> Result<Self, String> {
+        Self::parse(rules, GRPC_PREFIX)
+    }
+
+    fn parse(rules: &[String], prefix: &str) -> Result<Self, String> {
+        let mut restrictions = BTreeMap::new();
+        for rule in rules {
+            // A rule may hold a secret: no error shows more of it than names.
+            let wrong = || "expected a rule like inference,health:header=value".to_owned();
+            let (apis, key) = rule.split_once(':').ok_or_else(wrong)?;
+            let (header, value) = key.split_once('=').ok_or_else(wrong)?;
+            let header = format!("{prefix}{}", header.trim()).parse::<HeaderName>().ok();
+            let header = header.filter(|_| !key.starts_with('=')).ok_or_else(wrong)?;
+            let key = Key { header, value: value.as_bytes().into() };
+            for name in apis.split(',').map(str::trim) {
+                let api = NAMES.iter().find(|(known, _)| *known == name).map(|(_, api)| *api).ok_or_else(|| {
+                    let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+                    format!("unknown API '{name}'; expected one of {}", known.join(", "))
+                })?;
+                if restrictions.insert(api, key.clone()).is_some() {
+                    return Err(format!("API '{name}' can not be specified in multiple rules"));
+                }
+            }
+        }
+        Ok(Restrictions(restrictions))
+    }
+
+    fn check(&self, api: Option<Api>, headers: &HeaderMap) -> Result<(), Failure> {
+        let Some(key) = api.and_then(|api| self.0.get(&api)) else { return Ok(()) };
+        let given = headers.get(&key.header).map_or(&b""[..], |value| value.as_bytes());
+        if bool::from(given.ct_eq(&key.value)) {
+            return Ok(());
+        }
+        let message = format!("This API is restricted, expecting header '{}'", key.header);
+        Err(Failure::Refused(Refusal::Restricted, message))
+    }
+}
+
+/// Guards the routes of the HTTP port. Costs nothing where nothing is restricted.
+pub(crate) fn guard_http(router: Router<Shared>, services: &Services, config: &FrontendConfig) -> Router<Shared> {
+    let restrictions = config.http_restrictions.clone();
+    if restrictions.0.is_empty() {
+        return router;
+    }
+    let (admission, timeout, size) = (services.admission.clone(), config.body_timeout, config.max_request_size);
+    let guard = move |request: Request, next: Next| {
+        let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let outcome = restrictions.check(of_route(pattern), request.headers());
+        let admission = admission.clone();
+        async move {
+            let Err(failure) = outcome else { return next.run(request).await };
+            let (head, mut rest) = request.into_parts();
+            body::discard(&head.headers, &mut rest, body::Bounds { size, timeout, admission: &admission }).await;
+            reply::error(failure.status(false).http, failure.message())
+        }
+    };
+    router.layer(from_fn(guard))
+}
+
+/// Guards the calls of the gRPC port. Costs nothing where nothing is restricted.
+pub(crate) fn guard_grpc(router: Router, restrictions: &Restrictions) -> Router {
+    if restrictions.0.is_empty() {
+        return router;
+    }
+    let restrictions = restrictions.clone();
+    let guard = move |request: Request, next: Next| {
+        let outcome = restrictions.check(of_call(request.uri().path()), request.headers());
+        async move {
+            match outcome {
+                Ok(()) => next.run(request).await,
+                Err(failure) => grpc::refusal(&failure),
+            }
+        }
+    };
+    router.layer(from_fn(guard))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn parse(rules: &[&str]) -> Result<Restrictions, String> {
+        Restrictions::of_http(&rules.iter().map(|rule| (*rule).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn rules_are_tritons() {
+        let restrictions = parse(&["inference, health:Infer-Key=a=b:c", "trace:t="]).expect("valid");
+        let headers =
+            |value| HeaderMap::from_iter([(HeaderName::from_static("infer-key"), HeaderValue::from_static(value))]);
+        restrictions.check(Some(Api::Inference), &headers("a=b:c")).expect("the right key");
+        restrictions.check(Some(Api::Metadata), &HeaderMap::new()).expect("not restricted");
+        restrictions.check(None, &HeaderMap::new()).expect("not restricted");
+        for wrong in [headers("a=b:"), headers("a=b:cc"), headers(""), HeaderMap::new()] {
+            let failure = restrictions.check(Some(Api::Health), &wrong).expect_err("the wrong key");
+            assert_eq!((failure.status(false).http, failure.status(false).grpc), (403, 14));
+            assert_eq!(failure.message(), "This API is restricted, expecting header 'infer-key'");
+        }
+        assert!(!format!("{restrictions:?}").contains("a=b"), "no secrets");
+        for (rules, problem) in [
+            (&["inference"][..], "expected a rule like inference,health:header=value"),
+            (&["inference:key"], "expected a rule like"),
+            (&["inference:=x"], "expected a rule like"),
+            (&["inference:a b=x"], "expected a rule like"),
+            (&["infer:k=v"], "unknown API 'infer'; expected one of health, metadata, inference"),
+            (&["trace:k=v", "health,trace:l=w"], "API 'trace' can not be specified in multiple rules"),
+        ] {
+            assert!(parse(rules).expect_err("wrong").contains(problem), "{rules:?}");
+        }
+        let rule = ["logging:k=v".to_owned()];
+        let failure = Restrictions::of_grpc(&rule).expect("valid").check(Some(Api::Logging), &HeaderMap::new());
+        assert!(failure.expect_err("no key").message().ends_with("'triton-grpc-protocol-k'"));
+    }
+
+    #[test]
+    fn every_group_has_routes_and_calls() {
+        let routes = [
+            ("/v2", Api::Metadata),
+            ("/v2/models/{name}", Api::Metadata),
+            ("/v2/models/{name}/versions/{version}/ready", Api::Health),
+            ("/v2/models/stats", Api::Statistics),
+            ("/v2/models/{name}/stats", Api::Statistics),
+            ("/v2/models/{name}/trace/setting", Api::Trace),
+            ("/v2/trace/setting", Api::Trace),
+            ("/v2/models/{name}/config", Api::ModelConfig),
+            ("/v2/repository/models/{name}/load", Api::ModelRepository),
+            ("/v2/systemsharedmemory/region/{name}/register", Api::SharedMemory),
+            ("/v2/logging", Api::Logging),
+            ("/endpoints/{name}/invocations", Api::Inference),
+        ];
+        for (pattern, api) in routes {
+            assert_eq!(of_route(pattern), Some(api), "{pattern}");
+        }
+        assert_eq!((of_route(""), of_route("/metrics"), of_route("/v2/models/{name}/nope")), (None, None, None));
+    }
+
+    #[test]
+    fn every_call_of_the_service_has_a_group() {
+        use prost::Message;
+        let set = prost_types::FileDescriptorSet::decode(protocol::FILE_DESCRIPTOR_SET).expect("the build wrote it");
+        let services = set.file.iter().flat_map(|file| &file.service);
+        let service = services.clone().find(|service| service.name() == "GRPCInferenceService").expect("it is there");
+        for method in &service.method {
+            let path = format!("/inference.GRPCInferenceService/{}", method.name());
+            assert!(of_call(&path).is_some(), "{path}");
+        }
+        assert_eq!(of_call("/grpc.health.v1.Health/Check"), Some(Api::Health));
+        assert_eq!(of_call("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), None);
+    }
+}
