@@ -12,6 +12,7 @@ mod dialects;
 mod disk;
 mod encoding;
 mod ensembles;
+mod errors;
 mod generate;
 mod grpc;
 mod guarded;
