@@ -15,6 +15,8 @@ mod connection;
 mod decoupled;
 mod encoding;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gathered;
 mod generate;
 mod grpc;

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod process;
 mod setup;
 mod test;
@@ -37,6 +38,14 @@ enum Command {
     },
     /// Formatting, lints, dependency directions, the rules for source files, generated files
     Check,
+    /// Feed everything that reads bytes of strangers with mutations, for so many seconds each
+    Fuzz {
+        /// Seconds for each target
+        #[arg(default_value_t = 60)]
+        seconds: u64,
+        /// Names of targets; all when none are given
+        targets: Vec<String>,
+    },
     /// Run the benchmarks (all, or those named)
     Bench {
         /// Names of benchmarks in benches/
@@ -54,6 +63,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test { cargo_args } => test::run(&cargo_args),
         Command::Check => check::run(),
+        Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { names, quick } => bench::run(&names, quick),
     };
     match done {

@@ -39,6 +39,7 @@ use axum::body::Body;
 use axum::middleware::from_fn;
 use axum::response::Response;
 use axum::routing::post;
+use bytes::Bytes;
 use protocol::grpc_service::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding::{Deflate, Gzip};
@@ -48,6 +49,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use self::health::HealthService;
 use self::service::InferenceGrpc;
+use crate::admission::Admission;
 use crate::status::Failure;
 use crate::{App, FrontendConfig, Services, restriction};
 
@@ -84,6 +86,12 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
         .route(MODEL_INFER, post(unary::model_infer).with_state(app));
     restriction::guard_grpc(router, &restrictions)
         .layer(CatchPanicLayer::custom(panicked as fn(Box<dyn Any + Send>) -> Response))
+}
+
+/// Reads a `ModelInferRequest` as a call does; whether it was accepted.
+pub(crate) fn read_message(bytes: Bytes) -> bool {
+    let mut share = Admission::default().body();
+    decode::decode(bytes, &mut share).and_then(decode::request).is_ok()
 }
 
 /// A failure as the answer to a call that no handler has seen.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{process, workspace};
 
 /// The workspace's crates that each crate may depend on. Anything else is an error.
-const DIRECTIONS: [(&str, &[&str]); 13] = [
+const DIRECTIONS: [(&str, &[&str]); 14] = [
     ("inference", &[]),
     ("protocol", &[]),
     ("repository", &["inference", "protocol"]),
@@ -22,6 +22,7 @@ const DIRECTIONS: [(&str, &[&str]); 13] = [
     ("server", EVERYTHING),
     ("e2e", EVERYTHING),
     ("benches", EVERYTHING),
+    ("fuzz", &["frontend", "protocol"]),
 ];
 
 /// For the crates that wire the others together.
@@ -64,8 +65,8 @@ const OWNED: [(&str, &[&str], &str); 14] = [
     ("anyhow", &["server", "xtask"], "elsewhere an error has a kind, set where it is born"),
 ];
 
-/// The packages of end-to-end tests and benchmarks: they are tests from end to end.
-const ALL_TESTS: [&str; 2] = ["e2e", "benches"];
+/// The packages of end-to-end tests, benchmarks and fuzzing: they are tests from end to end.
+const ALL_TESTS: [&str; 3] = ["e2e", "benches", "fuzz"];
 
 /// One line of a Cargo.toml.
 struct Edge<'a> {

@@ -1,0 +1,186 @@
+//! What is fuzzed, from which seeds, and within which memory.
+
+use frontend::fuzzing;
+
+/// Something that reads bytes of strangers.
+pub struct Target {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Reads an input; whether it was accepted.
+    pub read: fn(&[u8]) -> bool,
+    /// Inputs to begin with.
+    pub(crate) seeds: fn() -> Vec<Vec<u8>>,
+    /// What mutations put in.
+    pub(crate) words: &'static [&'static [u8]],
+    /// Bytes that any input may make it hold.
+    pub(crate) fixed_bytes: usize,
+    /// Bytes that each byte of an input may make it hold besides.
+    pub(crate) bytes_per_byte: usize,
+}
+
+const JSON: &[&[u8]] = &[
+    b"\"inputs\":",
+    b"\"outputs\":",
+    b"\"parameters\":",
+    b"\"shape\":[",
+    b"\"datatype\":\"BYTES\"",
+    b"\"datatype\":\"FP16\"",
+    b"\"data\":[",
+    b"\"binary_data_size\":4",
+    b"\"classification\":2",
+    b"\"timeout\":9",
+    b"\"shared_memory_region\":\"r\"",
+    b"[[",
+    b"]]",
+    b"{",
+    b"}",
+    b",",
+    b"\"\\u00e9\"",
+    b"\\ud800",
+    b"true",
+    b"null",
+    b"\"id\":\"x\"",
+    b" \n",
+    b"\xff",
+];
+const PROTOBUF: &[&[u8]] = &[
+    b"\x2a\x00",
+    b"\x3a\x04\0\0\0\0",
+    b"\x0a\x01m",
+    b"\x12\x04FP32",
+    b"\x12\x05BYTES",
+    b"\x1a\x01\x02",
+    b"\x22\x00",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    b"\x1a\x09\x0a\x07timeout",
+    b"\x80\x80\x80\x80\x08",
+    b"\x0b",
+    b"\x0c",
+];
+const PBTXT: &[&[u8]] = &[
+    b"input [ {",
+    b"} ]",
+    b"output {",
+    b"name: \"x\"",
+    b"data_type: TYPE_FP32",
+    b"dims: [ -1, 3 ]",
+    b"max_batch_size: 8",
+    b"dynamic_batching { }",
+    b"instance_group [ { count: 2 kind: KIND_CPU } ]",
+    b"ensemble_scheduling { step [ {",
+    b"parameters { key: \"a\" value: { string_value: \"b\" } }",
+    b"#",
+    b"'",
+    b"\\x",
+    b"<",
+    b">",
+    b";",
+    b"platform:",
+    b"[",
+];
+
+/// Every target.
+pub const TARGETS: [Target; 6] = [
+    Target {
+        name: "json",
+        read: fuzzing::json_body,
+        seeds: json_seeds,
+        words: JSON,
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 64,
+    },
+    Target {
+        name: "generate",
+        read: fuzzing::generate_body,
+        seeds: generate_seeds,
+        words: JSON,
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 64,
+    },
+    Target {
+        name: "binary",
+        read: fuzzing::raw_body,
+        seeds: || vec![vec![0; 12], vec![1, 0, 0, 0, 7], vec![0xff; 64], Vec::new()],
+        words: &[b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x01\0\0\0a"],
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 16,
+    },
+    Target {
+        name: "mixed",
+        read: fuzzing::mixed_body,
+        seeds: mixed_seeds,
+        words: JSON,
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 64,
+    },
+    Target {
+        name: "config",
+        read: config,
+        seeds: config_seeds,
+        words: PBTXT,
+        // Half of it are the tables of known fields, made once.
+        fixed_bytes: 4 << 20,
+        bytes_per_byte: 1024,
+    },
+    Target {
+        name: "grpc",
+        read: fuzzing::grpc_message,
+        seeds: grpc_seeds,
+        words: PROTOBUF,
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 64,
+    },
+];
+
+fn config(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let (_, problems) = protocol::read_model_config(&text);
+    problems.is_empty()
+}
+
+fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+fn json_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"id":"1","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2.5],[-3e2,4]]}]}"#,
+        r#"{"inputs":[{"name":"x","shape":[2],"datatype":"BYTES","data":["a","\u00e9\n"]}],"outputs":[{"name":"y"}]}"#,
+        r#"{"parameters":{"timeout":5,"a":true,"b":"c"},"inputs":[{"data":[1,2],"datatype":"UINT8","shape":[2],"name":"x"}]}"#,
+        r#"{"inputs":[{"name":"x","shape":[1],"datatype":"BOOL","data":[true]},{"name":"z","shape":[0],"datatype":"INT64","data":[]}],"outputs":[{"name":"y","parameters":{"classification":3,"binary_data":true}}]}"#,
+    ])
+}
+
+fn generate_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"text":"hello","numbers":[1,2,3,4],"id":"7","temperature":0.5}"#,
+        r#"{"parameters":{"text":["a","b"],"numbers":[[1,2],[3,4]],"top_k":3},"flag":true}"#,
+    ])
+}
+
+/// As [`fuzzing::mixed_body`] wants them: two bytes of the JSON's length, the JSON, the tensors.
+fn mixed_seeds() -> Vec<Vec<u8>> {
+    let json = br#"{"inputs":[{"name":"x","shape":[2],"datatype":"FP32","parameters":{"binary_data_size":8}},{"name":"t","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":5}}]}"#;
+    let length = (json.len() as u16).to_le_bytes();
+    vec![[&length[..], json, &[0; 8], &[1, 0, 0, 0, b'a']].concat()]
+}
+
+fn config_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "name: \"m\"\nbackend: \"onnxruntime\"\nmax_batch_size: 8\ninput [ { name: \"x\" data_type: TYPE_FP32 dims: [ -1 ] } ]\noutput { name: 'y' data_type: TYPE_INT64 dims: 3 }",
+        "platform: \"ensemble\" ensemble_scheduling { step [ { model_name: \"a\" model_version: -1 input_map { key: \"x\" value: \"y\" } } ] }",
+        "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 } # comment\ninstance_group [ { count: 2; kind: KIND_GPU gpus: [ 0, 1 ] } ]",
+    ])
+}
+
+/// Fields by hand: model, id, a raw input and one with contents, an output, parameters.
+fn grpc_seeds() -> Vec<Vec<u8>> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let input = |more: &[u8]| field(5, &[&field(1, b"x")[..], &field(2, b"FP32"), &field(3, &[2]), more].concat());
+    let head = [field(1, b"m"), field(3, b"id")].concat();
+    let raw = [&head[..], &input(b""), &field(7, &[0; 8])].concat();
+    let typed = [&head[..], &input(&field(5, &field(6, &[0; 8])))].concat();
+    let parameter = field(4, &[field(1, b"timeout"), field(2, &[2 << 3, 9])].concat());
+    let output = field(6, &field(1, b"y"));
+    vec![[&raw[..], &parameter, &output].concat(), raw, typed]
+}

@@ -1,0 +1,11 @@
+//! Every target for a moment.
+
+use std::time::Duration;
+
+#[test]
+fn no_input_makes_a_reader_panic_or_hold_too_much() {
+    for target in &fuzz::TARGETS {
+        let report = fuzz::run(target, Duration::from_secs(2), 42).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(report.tried > 100 && report.accepted > 0, "{}: {report:?}", target.name);
+    }
+}
