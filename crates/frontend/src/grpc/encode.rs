@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use inference::{InferResponse, NamedTensor, Parameter, Result};
 use protocol::grpc_service::infer_parameter::ParameterChoice;
 use protocol::grpc_service::model_infer_response::InferOutputTensor;
@@ -73,6 +74,16 @@ fn in_shared_memory(output: &NamedTensor, place: &Place) -> InferOutputTensor {
         shape: output.tensor.shape().to_vec(),
         parameters: parameters.into_iter().map(|(name, value)| (name.to_owned(), parameter(&value))).collect(),
         ..InferOutputTensor::default()
+    }
+}
+
+/// Tells in an answer's parameters what a single call's metadata tells: a stream's metadata is gone before its first answer.
+pub(super) fn tell(message: &mut ModelInferResponse, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if let Ok(value) = value.to_str() {
+            let value = parameter(&Parameter::String(value.to_owned()));
+            message.parameters.insert(name.as_str().to_owned(), value);
+        }
     }
 }
 

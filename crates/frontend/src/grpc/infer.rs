@@ -133,9 +133,10 @@ fn many_in<'a>(
             }
             let is_decoupled = response.model.as_ref().is_some_and(|model| model.spec.decoupled);
             let is_final = response.is_final;
-            let Answered { message, .. } = asked.answer(app, &key, response).await?;
+            let Answered { mut message, headers } = asked.answer(app, &key, response).await?;
             // tonic writes a message into one buffer.
             count_copy("grpc_message_out", message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
+            encode::tell(&mut message, &headers);
             yield OneOfMany { message, is_decoupled, is_final };
         }
     })

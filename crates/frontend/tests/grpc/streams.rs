@@ -75,3 +75,13 @@ async fn a_message_that_is_too_large_ends_the_stream() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("1000 bytes that --max-request-size allows"), "{status:?}");
 }
+
+#[tokio::test]
+async fn answers_tell_where_an_archive_was_found() {
+    let mut server = start().await;
+    let answers = collect(&mut server, vec![numbered("team/x.tar.gz", 0)]).await;
+    let parameters = &answers[0].infer_response.as_ref().expect("a response").parameters;
+    let told = |name: &str| parameters[name].parameter_choice.clone();
+    assert_eq!(told("x-panoply-cache"), Some(ParameterChoice::StringParam("store".to_owned())));
+    assert_eq!(told("x-panoply-version"), Some(ParameterChoice::StringParam("\"etag-1\"".to_owned())));
+}
