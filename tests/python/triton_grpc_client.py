@@ -100,7 +100,7 @@ def check_exceptions(client):
     expect("INVALID_ARGUMENT", lambda: client.infer(ECHO, [tensor("Z", values)]), "Z")
     expect("INVALID_ARGUMENT", lambda: client.infer(ECHO, [tensor("X", values.astype(np.int64))]), "INT64", "FP32")
     expect("RESOURCE_EXHAUSTED", lambda: client.infer("huge.tar.gz", [tensor("X", values)]), "huge.tar.gz")
-    expect("UNIMPLEMENTED", lambda: client.get_inference_statistics(), "ModelStatistics")
+    expect("UNIMPLEMENTED", lambda: client.register_cuda_shared_memory("r", b"", 0, 1), "--allow-client-shm")
 
 
 def main(address, artifacts):

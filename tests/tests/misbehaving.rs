@@ -266,6 +266,9 @@ async fn ten_thousand_idle_connections_cost_little() {
     scene.assert_unharmed("idle connections", idle, end).await;
 }
 
+/// What a client of a full machine may wait for packets that are sent again.
+const RESENT: Duration = Duration::from_secs(3);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_clients_at_once_are_all_answered_and_none_waits_for_the_others() {
     const CLIENTS: usize = 1000;
@@ -297,7 +300,9 @@ async fn a_thousand_clients_at_once_are_all_answered_and_none_waits_for_the_othe
         worst.sort_unstable();
         let (median, last) = (worst[CLIENTS / 2], worst[CLIENTS - 1]);
         eprintln!("{port}: the worst answer took a client {median:?} in the median, {last:?} at most");
-        assert!(last < median.mul_f64(FACTOR), "{port}: one client waited {last:?}, most no more than {median:?}");
+        // A packet that the kernel dropped comes again after a second, whoever listens.
+        let bound = median.mul_f64(FACTOR).max(RESENT);
+        assert!(last < bound, "{port}: one client waited {last:?}, most no more than {median:?}");
     }
     let grown = server.memory().saturating_sub(before);
     assert!(grown < 256 * MIB, "{CLIENTS} clients left {grown} bytes");

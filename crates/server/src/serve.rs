@@ -1,5 +1,6 @@
 //! `panoply serve`: binds, serves, drains.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 use frontend::{Admission, LogControl, Services};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model_cache::ModelCache;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
     let metrics = telemetry::start_metrics(&settings.metrics)?;
     tokio::spawn(keep_up(metrics.clone()));
     let mut stop = StopSignal::listen()?;
-    let ports = Ports::bind(&settings).await?;
+    let ports = Ports::bind(&settings)?;
     let (spans, exporting) = trace_export::start(&settings.trace)?;
     let cache = wiring::model_cache(&settings).await?;
     let drain = CancellationToken::new();
@@ -93,6 +94,18 @@ impl StopSignal {
     }
 }
 
+/// How many connections may wait to be accepted (the kernel's `net.core.somaxconn` may allow fewer). Past it a client's
+/// first packet is dropped, and its next comes a second later.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of the process before may still be closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// The listening sockets.
 struct Ports {
     http: TcpListener,
@@ -103,19 +116,17 @@ struct Ports {
 }
 
 impl Ports {
-    async fn bind(settings: &Settings) -> Result<Self> {
-        let bind = async |address, option| {
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({option})"))
-        };
+    fn bind(settings: &Settings) -> Result<Self> {
+        let bind = |address, option| listen(address).with_context(|| format!("cannot listen on {address} ({option})"));
         let addresses = &settings.addresses;
         let ports = Ports {
-            http: bind(addresses.http, "--http-port").await?,
-            grpc: bind(addresses.grpc, "--grpc-port").await?,
+            http: bind(addresses.http, "--http-port")?,
+            grpc: bind(addresses.grpc, "--grpc-port")?,
             metrics: match settings.metrics.are_served {
-                true => Some(bind(addresses.metrics, "--metrics-port").await?),
+                true => Some(bind(addresses.metrics, "--metrics-port")?),
                 false => None,
             },
-            sagemaker: bind(addresses.sagemaker, "--sagemaker-port").await?,
+            sagemaker: bind(addresses.sagemaker, "--sagemaker-port")?,
         };
         let [http, grpc, sagemaker] = [&ports.http, &ports.grpc, &ports.sagemaker];
         let [http, grpc, sagemaker] = [http.local_addr()?, grpc.local_addr()?, sagemaker.local_addr()?];
