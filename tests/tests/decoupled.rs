@@ -16,12 +16,12 @@ use tonic::transport::Channel;
 
 use crate::assert_has;
 
-type Client = GrpcInferenceServiceClient<Channel>;
+pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
 const REPEAT: &str = "backend: \"repeat\" model_transaction_policy { decoupled: true }";
 
 /// An archive with Triton's `repeat` model.
-fn repeat() -> Vec<u8> {
+pub(crate) fn repeat() -> Vec<u8> {
     ArchiveBuilder::new().file("repeat/config.pbtxt", REPEAT).directory("repeat/1").gzip()
 }
 
@@ -34,7 +34,7 @@ async fn serve(change: impl FnOnce(Launch) -> Launch) -> (FolderStore, Server, C
     (store, server, client)
 }
 
-async fn connect(server: &Server) -> Client {
+pub(crate) async fn connect(server: &Server) -> Client {
     let endpoint = Channel::from_shared(format!("http://{}", server.grpc_address())).expect("a URL");
     GrpcInferenceServiceClient::new(endpoint.connect().await.expect("the gRPC port listens"))
 }
@@ -45,7 +45,7 @@ fn input(name: &str, datatype: &str, length: usize) -> InferInputTensor {
 }
 
 /// Wants `values`, each after so many milliseconds.
-fn ask(id: &str, values: &[i32], delay: u32) -> ModelInferRequest {
+pub(crate) fn ask(id: &str, values: &[i32], delay: u32) -> ModelInferRequest {
     let raw = |elements: Vec<[u8; 4]>| Bytes::from(elements.concat());
     ModelInferRequest {
         model_name: "repeat.tar.gz".to_owned(),
@@ -80,7 +80,7 @@ fn echo_of(id: &str, value: f32) -> ModelInferRequest {
     }
 }
 
-async fn open(
+pub(crate) async fn open(
     client: &mut Client,
     requests: impl Stream<Item = ModelInferRequest> + Send + 'static,
 ) -> Streaming<ModelStreamInferResponse> {
@@ -88,7 +88,7 @@ async fn open(
 }
 
 /// All answers: id, the value of the first output, and whether it is said to be the last.
-async fn all(mut answers: Streaming<ModelStreamInferResponse>) -> Vec<(String, Option<i32>, bool)> {
+pub(crate) async fn all(mut answers: Streaming<ModelStreamInferResponse>) -> Vec<(String, Option<i32>, bool)> {
     let mut all = Vec::new();
     while let Some(answer) = answers.message().await.expect("no status") {
         assert_eq!(answer.error_message, "");

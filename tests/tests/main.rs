@@ -8,6 +8,7 @@ mod connections;
 mod container;
 mod crash;
 mod decoupled;
+mod decoupled_telemetry;
 mod dialects;
 mod disk;
 mod encoding;

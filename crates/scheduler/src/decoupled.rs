@@ -14,6 +14,7 @@ use crate::model::{Line, ScheduledModel, name_model};
 use crate::queue::Turn;
 use crate::responses::{Bounds, Next, Responses, channel};
 use crate::spans;
+use crate::tally::ResponseCount;
 
 /// Refuses to answer with exactly one response what may have any number of them.
 ///
@@ -42,8 +43,7 @@ struct Running {
     /// How long the next response may take.
     patience: Duration,
     queued: Duration,
-    /// When the model began to work on the next response.
-    since: Instant,
+    count: ResponseCount,
     compute: ComputeTiming,
 }
 
@@ -59,8 +59,8 @@ impl ScheduledModel {
                 Ok(mut running) => loop {
                     match self.next(&mut running).await {
                         Ok(Some(response)) => yield Ok(response),
-                        Ok(None) => break Ok((InferResponse::default(), running.served())),
-                        Err(error) => break Err(error),
+                        Ok(None) => break Ok((InferResponse::default(), self.ended(&mut running))),
+                        Err(error) => break Err(self.failed(&mut running, error)),
                     }
                 },
             };
@@ -99,7 +99,7 @@ impl ScheduledModel {
             deadline: deadline.map(Instant::from_std),
             patience: spec.infer_timeout.unwrap_or(self.config.infer_timeout),
             queued,
-            since: Instant::now(),
+            count: ResponseCount::begin(self.metrics.tally().clone()),
             compute: ComputeTiming::default(),
         })
     }
@@ -118,21 +118,32 @@ impl ScheduledModel {
         match next {
             Next::Response(mut response) => {
                 running.time(&mut response);
-                let is_empty = response.outputs.is_empty();
+                let (is_empty, is_final, timing) = (response.outputs.is_empty(), response.is_final, response.timing);
                 let response = match is_empty {
                     // Only says something by its parameters, or that it is the last.
                     true => InferResponse { model: Some(self.info.clone()), ..*response },
                     false => self.finish(&running.expected, *response)?,
                 };
+                running.count.came(&timing, is_empty, is_final);
                 Ok(Some(response))
             }
-            Next::End(result) => {
-                let timing = result.is_ok().then_some(&running.compute);
-                self.metrics.executed(running.expected.batch_size(), timing);
-                result.map(|()| None).map_err(|error| name_model(spec, error))
-            }
+            Next::End(result) => result.map(|()| None).map_err(|error| name_model(spec, error)),
             Next::Lost => Err(name_model(spec, running.lost().await)),
         }
+    }
+
+    /// Counts a request whose last response has come.
+    fn ended(&self, running: &mut Running) -> Served {
+        running.count.ended();
+        self.metrics.executed(running.expected.batch_size(), Some(&running.compute));
+        running.served()
+    }
+
+    /// Counts a request that began to run, and failed.
+    fn failed(&self, running: &mut Running, error: Error) -> Error {
+        running.count.failed(&error);
+        self.metrics.executed(running.expected.batch_size(), None);
+        error
     }
 }
 
@@ -140,9 +151,8 @@ impl Running {
     /// A backend that does not time itself is timed.
     fn time(&mut self, response: &mut InferResponse) {
         if response.timing == ComputeTiming::default() {
-            response.timing.infer = self.since.elapsed();
+            response.timing.infer = self.count.elapsed();
         }
-        self.since = Instant::now();
         self.compute.add(&response.timing);
     }
 

@@ -1,6 +1,8 @@
 //! What one version of a model has done so far, in counters that requests add to without a lock.
 
 mod batches;
+mod responses;
+mod segments;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -8,6 +10,8 @@ use std::time::{Duration, SystemTime};
 use inference::{ComputeTiming, InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration};
 
 use batches::BatchTallies;
+pub(crate) use responses::ResponseCount;
+use responses::ResponseTallies;
 
 /// How often something happened, and how long it took.
 #[derive(Debug, Default)]
@@ -60,6 +64,7 @@ pub struct Tally {
     executions: AtomicU64,
     last_inference_ms: AtomicU64,
     batches: BatchTallies,
+    responses: ResponseTallies,
 }
 
 impl Tally {
@@ -119,7 +124,7 @@ impl Tally {
                 cache_miss: self.cache_miss.read(),
             },
             batches: self.batches.read(),
-            responses: Default::default(),
+            responses: self.responses.read(),
             memory,
         }
     }

@@ -179,11 +179,15 @@ fn check_cacheable(model: &RepositoryModel, all: &Completed, in_memory: &ServedM
         let own = all.get(name).map(|member| &member.spec);
         let spec = own.or_else(|| find_version(in_memory.get(name)?, None).map(|member| &*member.info.spec));
         let Some(spec) = spec.filter(|_| seen.insert(name)) else { continue };
-        if spec.sequence_batching.is_some() {
+        let differs = [
+            (spec.sequence_batching.is_some(), "'sequence batching' scheduler"),
+            (spec.decoupled, "'decoupled' transaction policy"),
+        ];
+        if let Some((_, what)) = differs.iter().find(|(differs, _)| *differs) {
             let name = &model.spec.name;
             return Err(Error::invalid_argument(format!(
-                "{}: Response Cache does not currently support model {name} with 'sequence batching' scheduler (of its composing \
-                 model '{}'). Please disable the response cache.",
+                "{}: Response Cache does not currently support model {name} with {what} (of its composing model '{}'). Please \
+                 disable the response cache.",
                 model.locate("response_cache"),
                 spec.name
             ))

@@ -36,6 +36,9 @@ impl Ensemble {
             let (request, expected) = match prepare(&self.info.spec, request) {
                 Ok(prepared) => prepared,
                 Err(error) => {
+                    if let Some(span) = &mut span {
+                        span.fail(&error);
+                    }
                     yield outcome.end(Err(error));
                     return;
                 }

@@ -1,36 +1,28 @@
 //! Executions by batch size. The sizes that are run make their own room, and none is found under a lock.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use inference::{BatchStatistics, ComputeTiming};
 use parking_lot::Mutex;
 
 use super::TimedCompute;
-
-/// Sizes below 2 to the power of this many have counters of their own, without a lock.
-const SEGMENTS: usize = 12;
+use super::segments::Segments;
 
 /// How many different larger sizes are told apart. Each takes longer to run than its lock to take.
 const MAX_LARGE_SIZES: usize = 1024;
 
-/// Counters by batch size. Segment `n` holds the sizes from 2^n to 2^(n+1) - 1, and exists once one of them was run: a
-/// model that only ever runs single rows keeps 12 empty slots and one row of counters.
+/// Counters by batch size. Small sizes have counters of their own, without a lock.
 #[derive(Debug, Default)]
 pub(super) struct BatchTallies {
-    segments: [OnceLock<Box<[TimedCompute]>>; SEGMENTS],
+    small: Segments<TimedCompute>,
     large: Mutex<BTreeMap<u64, TimedCompute>>,
 }
 
 impl BatchTallies {
     pub(super) fn add(&self, rows: u64, timing: &ComputeTiming) {
         let rows = rows.max(1);
-        let (segment, offset) = place(rows);
-        match self.segments.get(segment) {
-            Some(slot) => {
-                let make = || (0..1usize << segment).map(|_| TimedCompute::default()).collect();
-                slot.get_or_init(make)[offset].add(timing);
-            }
+        match self.small.of(rows) {
+            Some(counted) => counted.add(timing),
             None => {
                 let mut large = self.large.lock();
                 if large.len() < MAX_LARGE_SIZES || large.contains_key(&rows) {
@@ -49,19 +41,10 @@ impl BatchTallies {
                 read.push(BatchStatistics { batch_size, compute_input, compute_infer, compute_output });
             }
         };
-        for (segment, slot) in self.segments.iter().enumerate() {
-            let first = 1u64 << segment;
-            slot.get().into_iter().flatten().zip(first..).for_each(|(counted, size)| note(size, counted));
-        }
+        self.small.iter().for_each(|(size, counted)| note(size, counted));
         self.large.lock().iter().for_each(|(size, counted)| note(*size, counted));
         read
     }
-}
-
-/// Which segment a size is in, and where in it.
-fn place(rows: u64) -> (usize, usize) {
-    let segment = rows.ilog2();
-    (segment as usize, usize::try_from(rows - (1 << segment)).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
