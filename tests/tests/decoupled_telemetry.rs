@@ -39,7 +39,7 @@ async fn statistics_tell_of_each_response_and_counters_of_each_request() {
     assert_eq!(told, expected.map(|(place, counts)| (place.to_owned(), counts)));
     let name = "repeat.tar.gz".to_owned();
     let over_grpc = client.model_statistics(ModelStatisticsRequest { name, version: String::new() }).await;
-    let first = over_grpc.expect("statistics").into_inner().model_stats[0].response_stats["0"].clone();
+    let first = over_grpc.expect("statistics").into_inner().model_stats[0].response_stats["0"];
     assert!(first.success.expect("always there").ns >= 4_000_000, "{first:?}");
     assert_eq!(first.compute_infer.expect("always there").count, 4);
 
@@ -140,4 +140,39 @@ async fn perf_analyzer_measures_a_decoupled_model() {
     let told = responses(&server, "/v2/models/repeat.tar.gz/stats").await;
     assert_eq!(told.iter().map(|(place, _)| place.as_str()).collect::<Vec<_>>(), ["0", "1", "2", "3"]);
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_to_the_first_response_are_in_histograms_when_asked_for() {
+    const NAME: &str = "nv_inference_first_response_histogram_ms";
+    let store = FolderStore::new();
+    store.put("repeat.tar.gz", &repeat());
+    let family = format!("metric_identifier {{ family: \"{NAME}\" }}");
+    store.put(
+        "pipeline.tar.gz",
+        &pipeline(&format!(
+            "model_metrics {{ metric_control {{ {family} histogram_options {{ buckets: [60000, 70000.5] }} }} }}"
+        )),
+    );
+    let on = store.launch().option("--metrics-config", "histogram_latencies=true");
+    for (launch, expected) in [(store.launch(), None), (on, Some("histogram"))] {
+        let server = launch.start().await;
+        let mut client = connect(&server).await;
+        for request in [ask("slow", &[1, 2], 120), ask("none", &[], 0), ask_pipeline(2)] {
+            all(open(&mut client, stream::iter([request])).await).await;
+        }
+        let metrics = server.metrics().await;
+        assert_eq!(metrics.kind(NAME), expected);
+        if expected.is_some() {
+            let of = |part: &str, labels: &[(&str, &str)]| metrics.sum(&format!("{NAME}_{part}"), labels);
+            let labels = [("model", "repeat.tar.gz"), ("version", "1")];
+            assert_eq!(of("count", &labels), 1.0, "only what had a response");
+            assert!((120.0..60_000.0).contains(&of("sum", &labels)), "the first, not the last");
+            let bucket = |model: &str, bound: &str| of("bucket", &[("model", model), ("le", bound)]);
+            assert_eq!((bucket("repeat.tar.gz", "100"), bucket("repeat.tar.gz", "+Inf")), (0.0, 1.0));
+            assert_eq!((bucket("pipeline.tar.gz", "70000.5"), bucket("pipeline.tar.gz", "5000")), (1.0, 0.0));
+            assert_eq!(of("count", &[("model", "pipeline.tar.gz/square")]) + of("count", &[("model", "square")]), 1.0);
+        }
+        server.stop().await;
+    }
 }

@@ -161,6 +161,9 @@ pub struct ModelSpec {
     pub metric_tags: BTreeMap<String, String>,
     /// Requests that every instance runs before the model counts as ready.
     pub warmup: Vec<WarmupSample>,
+    /// Upper bounds of the buckets of its histogram of times to the first response, in milliseconds and ascending, where its
+    /// configuration has some (`model_metrics`).
+    pub first_response_buckets: Option<Vec<f64>>,
     /// How long a request may take, when the parameter `infer_timeout` overrides the server's default.
     pub infer_timeout: Option<Duration>,
     /// Bytes that the model takes once loaded, when the parameter `memory_bytes` says so.
@@ -193,6 +196,7 @@ impl ModelSpec {
             response_cache: false,
             metric_tags: BTreeMap::new(),
             warmup: Vec::new(),
+            first_response_buckets: None,
             infer_timeout: None,
             memory_bytes: None,
         }

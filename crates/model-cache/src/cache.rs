@@ -77,6 +77,11 @@ impl ModelCache {
         self.repositories.clone().poll_forever()
     }
 
+    /// The histograms of single models, in Prometheus' text format; the recorder does not have them.
+    pub fn render_histograms(&self) -> String {
+        self.labels.render_histograms()
+    }
+
     /// Start-up is over: the server is ready.
     pub fn accept(&self) {
         self.is_accepting.store(true, Ordering::Release);

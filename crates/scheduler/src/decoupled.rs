@@ -53,12 +53,15 @@ impl ScheduledModel {
         Box::pin(async_stream::stream! {
             let arrived = Instant::now();
             let span = spans::begin(&self.info, &mut request);
-            let outcome = self.metrics.arrival(arrived);
+            let mut outcome = self.metrics.arrival(arrived);
             let ended = match self.begin(request, arrived).await {
                 Err(error) => Err(error),
                 Ok(mut running) => loop {
                     match self.next(&mut running).await {
-                        Ok(Some(response)) => yield Ok(response),
+                        Ok(Some(response)) => {
+                            outcome.responded();
+                            yield Ok(response);
+                        }
                         Ok(None) => break Ok((InferResponse::default(), self.ended(&mut running))),
                         Err(error) => break Err(self.failed(&mut running, error)),
                     }

@@ -4,9 +4,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use inference::{MemoryUsage, ModelStatistics};
+use inference::{MemoryUsage, ModelSpec, ModelStatistics};
 use parking_lot::Mutex;
 
+use crate::first_response::FirstResponses;
 use crate::metric::ModelMetrics;
 use crate::metric_options::{MetricOptions, labels};
 use crate::tally::Tally;
@@ -21,6 +22,7 @@ pub struct ModelLabels {
     options: MetricOptions,
     other: Arc<str>,
     known: Mutex<HashMap<Arc<str>, Versions>>,
+    first_responses: FirstResponses,
 }
 
 /// The statistics of a model's versions.
@@ -32,16 +34,28 @@ impl ModelLabels {
 
     /// Labels for at most `limit` names.
     pub fn new(limit: usize, options: MetricOptions) -> Self {
-        ModelLabels { limit, options, other: Arc::from(Self::OTHER), known: Mutex::default() }
+        let (known, first_responses) = Default::default();
+        ModelLabels { limit, options, other: Arc::from(Self::OTHER), known, first_responses }
     }
 
     /// Metrics of one version of a model, under its label and the `metric_tags` of its configuration. What shares a label with
-    /// others has no tags.
-    pub fn metrics(&self, name: &str, version: u64, tags: &BTreeMap<String, String>) -> ModelMetrics {
+    /// others has neither tags nor buckets of its own.
+    pub fn metrics(&self, name: &str, version: u64, spec: &ModelSpec) -> ModelMetrics {
         let (label, tally) = self.kept_or_new(name, version);
         let none = BTreeMap::new();
-        let tags = if *label == *name { tags } else { &none };
-        ModelMetrics::counting_into(tally, labels(&label, version, tags), self.options)
+        let (tags, buckets) = match *label == *name {
+            true => (&spec.metric_tags, spec.first_response_buckets.as_deref()),
+            false => (&none, None),
+        };
+        let labels = labels(&label, version, tags);
+        let of_first = || self.first_responses.of(&labels, buckets);
+        let first_response = (self.options.histograms && spec.decoupled).then(of_first);
+        ModelMetrics::counting_into(tally, labels, self.options).with_first_response(first_response)
+    }
+
+    /// The histograms that the recorder does not keep, in Prometheus' text format.
+    pub fn render_histograms(&self) -> String {
+        self.first_responses.render()
     }
 
     fn kept_or_new(&self, name: &str, version: u64) -> (Arc<str>, Arc<Tally>) {

@@ -12,6 +12,7 @@ mod ensemble;
 pub mod ensemble_plan;
 mod execution;
 mod executor;
+mod first_response;
 mod instances;
 mod joint;
 mod labels;

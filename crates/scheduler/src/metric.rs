@@ -9,6 +9,7 @@ use inference::{ComputeTiming, Error, ErrorKind, Origin, Result};
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use tokio::time::Instant;
 
+use crate::first_response::FirstResponse;
 use crate::metric_options::{Labels, MetricOptions, Summaries, labels};
 use crate::tally::Tally;
 use crate::together::Execution;
@@ -55,6 +56,8 @@ pub struct ModelMetrics {
     apart: Counter,
     tally: Arc<Tally>,
     summaries: Option<Arc<Summaries>>,
+    /// Only of decoupled models, and where asked for.
+    first_response: Option<Arc<FirstResponse>>,
     labels: Labels,
 }
 
@@ -97,8 +100,14 @@ impl ModelMetrics {
             apart: count("panoply_failed_batches_total"),
             tally,
             summaries: options.summaries.then(|| Arc::new(Summaries::new(&labels))),
+            first_response: None,
             labels,
         }
+    }
+
+    /// With a histogram of times to the first response.
+    pub(crate) fn with_first_response(self, first_response: Option<Arc<FirstResponse>>) -> Self {
+        ModelMetrics { first_response, ..self }
     }
 
     /// The labels of the model's series.
@@ -167,7 +176,7 @@ impl ModelMetrics {
 
     /// A request has arrived; what is returned must be told how it ends.
     pub(crate) fn arrival(&self, at: Instant) -> Outcome<'_> {
-        Outcome { metrics: self, arrived: at, open: true }
+        Outcome { metrics: self, arrived: at, open: true, has_responded: false }
     }
 
     fn fail(&self, reason: Reason, took: Duration) {
@@ -192,9 +201,19 @@ pub(crate) struct Outcome<'m> {
     metrics: &'m ModelMetrics,
     arrived: Instant,
     open: bool,
+    has_responded: bool,
 }
 
 impl Outcome<'_> {
+    /// One of many responses leaves.
+    pub(crate) fn responded(&mut self) {
+        if !std::mem::replace(&mut self.has_responded, true)
+            && let Some(first_response) = &self.metrics.first_response
+        {
+            first_response.record(self.arrived.elapsed());
+        }
+    }
+
     /// Counts how the request ended.
     pub(crate) fn end<T>(mut self, result: Result<(T, Served)>) -> Result<T> {
         self.open = false;

@@ -12,6 +12,8 @@ use inference::ComputeTiming;
 pub struct MetricOptions {
     /// Summaries of latencies (`nv_inference_*_summary_us`, `nv_cache_*_summary_per_model`).
     pub summaries: bool,
+    /// Histograms of times to the first response, of decoupled models (`nv_inference_first_response_histogram_ms`).
+    pub histograms: bool,
 }
 
 /// The labels of one version of one model.

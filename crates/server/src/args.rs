@@ -306,7 +306,8 @@ pub(crate) struct OperationArgs {
     #[arg(long, env = "PANOPLY_METRICS_INTERVAL_MS", value_name = "N", default_value = "2000")]
     pub(crate) metrics_interval_ms: u64,
     /// Metrics that are off unless asked for, as Triton is told of them: `summary_latencies=true` for summaries of latencies,
-    /// `summary_quantiles=0.5:0.05,0.99:0.001` for other quantiles; may be given several times
+    /// `summary_quantiles=0.5:0.05,0.99:0.001` for other quantiles, `histogram_latencies=true` for histograms of times to the
+    /// first response of decoupled models; may be given several times
     #[arg(long, env = "PANOPLY_METRICS_CONFIG", value_name = "KEY=VALUE", value_delimiter = ';')]
     pub(crate) metrics_config: Vec<String>,
     /// Log lines as text or as JSON

@@ -158,7 +158,9 @@ impl Ports {
             (self.grpc, frontend::grpc_router(services.clone(), config.clone(), closing), grpc),
             (self.sagemaker, frontend::sagemaker_router(services, config), others.clone()),
         ];
-        let render = move |port| (port, frontend::metrics_router(Arc::new(move || metrics.render())), others);
+        let cache = cache.clone();
+        let scrape = Arc::new(move || metrics.render() + &cache.render_histograms());
+        let render = move |port| (port, frontend::metrics_router(scrape), others);
         let mut servers = JoinSet::new();
         for (listener, router, connections) in ports.into_iter().chain(self.metrics.map(render)) {
             servers.spawn(frontend::serve(listener, router, drain.clone(), connections));

@@ -53,7 +53,7 @@ impl Loader {
         for version in &model.versions {
             let info = info(&model, *version, labels.clone());
             let started = Instant::now();
-            let metrics = self.labels.metrics(label, *version, &model.spec.metric_tags);
+            let metrics = self.labels.metrics(label, *version, &model.spec);
             let of_cache = self.response_cache.as_ref().filter(|_| model.spec.response_cache);
             let of_cache = of_cache.map(|cache| (cache.clone(), metrics.of_cache()));
             let load_duration = metrics.load_duration();

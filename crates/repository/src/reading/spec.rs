@@ -2,6 +2,7 @@
 
 mod batching;
 mod caching;
+mod histograms;
 mod instances;
 mod parameters;
 mod ragged;
@@ -103,6 +104,7 @@ pub(super) fn of_config(
         },
         ragged: ragged::ragged(config, &mut findings),
         metric_tags: parameters::metric_tags(config, &mut findings),
+        first_response_buckets: histograms::first_response_buckets(config, &mut findings),
         response_cache: caching::response_cache(name, config, &mut findings),
         sequence_batching: match &config.scheduling_choice {
             Some(SchedulingChoice::SequenceBatching(given)) => {

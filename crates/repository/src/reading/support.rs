@@ -47,7 +47,7 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
             ("model_transaction_policy", Used),
             ("model_repository_agents", Refused("the agents would not check or change the model's files")),
             ("response_cache", Used),
-            ("model_metrics", PassedOver("it shapes metrics")),
+            ("model_metrics", Used),
         ],
     ),
     (
@@ -196,6 +196,10 @@ const TABLE: &[(&str, &[(&str, Support)])] = &[
     ),
     ("ModelParameter", &[("string_value", Used)]),
     ("ModelTransactionPolicy", &[("decoupled", Used)]),
+    ("ModelMetrics", &[("metric_control", Used)]),
+    ("ModelMetrics.MetricControl", &[("metric_identifier", Used), ("histogram_options", Used)]),
+    ("ModelMetrics.MetricControl.MetricIdentifier", &[("family", Used)]),
+    ("ModelMetrics.MetricControl.HistogramOptions", &[("buckets", Used)]),
 ];
 
 /// What becomes of a field; `None` for a field inside something that is passed over or refused as a whole.

@@ -379,6 +379,22 @@ fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
 }
 
 #[test]
+fn buckets_of_histograms_are_read() {
+    let control = |identifier: &str, options: &str| {
+        format!("backend: 'x'\nmodel_metrics {{ metric_control {{ metric_identifier {{ {identifier} }} {options} }} }}")
+    };
+    let buckets = |family: &str| {
+        let options = "histogram_options { buckets: [ 0.5, 10, 20 ] }";
+        only(&control(&format!("family: '{family}'"), options)).expect("valid").spec.first_response_buckets
+    };
+    assert_eq!(buckets("nv_inference_first_response_histogram_ms"), Some(vec![0.5, 10.0, 20.0]));
+    assert_eq!(buckets("nv_another_histogram_ms"), None);
+    let wrong = control("", "histogram_options { buckets: [ 10, 10 ] }");
+    check_problems(&wrong, &["2:17: a metric is named by", "`buckets` must be numbers, each more than the one before"]);
+    check_problems(&control("family: 'f'", ""), &["`histogram_options` needs `buckets`"]);
+}
+
+#[test]
 fn decoupled_models_and_bounds_of_ensembles_are_read() {
     let of = |config: &str| only(config).expect("valid").spec;
     assert!(of("backend: 'repeat' model_transaction_policy { decoupled: true }").decoupled);

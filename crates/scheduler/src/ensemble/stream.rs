@@ -32,7 +32,7 @@ impl Ensemble {
         Box::pin(async_stream::stream! {
             let arrived = Instant::now();
             let mut span = spans::begin(&self.info, &mut request);
-            let outcome = self.metrics.arrival(arrived);
+            let mut outcome = self.metrics.arrival(arrived);
             let (request, expected) = match prepare(&self.info.spec, request) {
                 Ok(prepared) => prepared,
                 Err(error) => {
@@ -50,7 +50,10 @@ impl Ensemble {
             let mut responses = self.from(&many, self.reach(&many, progress, ready, true).await, &expected);
             while let Some(response) = responses.next().await {
                 match response {
-                    Ok(response) => yield Ok(response),
+                    Ok(response) => {
+                        outcome.responded();
+                        yield Ok(response);
+                    }
                     Err(error) => {
                         if let Some(span) = &mut span {
                             span.fail(&error);

@@ -49,8 +49,7 @@ fn apply(settings: &mut MetricsSettings, setting: &str) -> Result<(), String> {
         "summary_quantiles" => settings.quantiles = quantiles(value)?,
         "counter_latencies" if boolean(value)? => {}
         "counter_latencies" => return Err("the counters of latencies are always kept".to_owned()),
-        "histogram_latencies" if !boolean(value)? => {}
-        "histogram_latencies" => return Err("histograms of single models are not kept yet".to_owned()),
+        "histogram_latencies" => settings.options.histograms = boolean(value)?,
         _ => {
             return Err(
                 "there are summary_latencies, summary_quantiles, counter_latencies, histogram_latencies".to_owned()
@@ -91,9 +90,15 @@ mod tests {
 
     #[test]
     fn metrics_are_configured_as_triton_is() {
-        let given = ["summary_latencies=true", "summary_quantiles=0.5:0.05,0.75:0.001", "counter_latencies=true"];
+        let given = [
+            "summary_latencies=true",
+            "summary_quantiles=0.5:0.05,0.75:0.001",
+            "counter_latencies=true",
+            "histogram_latencies=1",
+        ];
         let settings = apply_all(&given).expect("right");
-        assert!(settings.options.summaries);
+        assert!(settings.options.summaries && settings.options.histograms);
+        assert!(!apply_all(&["histogram_latencies=false"]).expect("right").options.histograms);
         assert_eq!(settings.quantiles, [0.5, 0.75]);
         assert_eq!(apply_all(&[]).expect("nothing").quantiles, QUANTILES);
         for (wrong, part) in [
@@ -103,7 +108,7 @@ mod tests {
             ("summary_quantiles=0.5:x", "from 0 to 1"),
             ("nonsense=true", "summary_latencies"),
             ("counter_latencies=false", "always kept"),
-            ("histogram_latencies=true", "not kept yet"),
+            ("histogram_latencies=yes", "neither true nor false"),
         ] {
             let error = apply_all(&[wrong]).expect_err(wrong);
             assert!(error.contains(part), "{wrong}: {error}");
