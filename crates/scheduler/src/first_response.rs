@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(all.render(), "");
         let labels = vec![("model".to_owned(), "a \"b\"".to_owned()), ("version".to_owned(), "1".to_owned())];
         let of = all.of(&labels, Some(&[0.5, 100.0]));
-        [400, 500, 501, 200_000].map(|micros| of.record(Duration::from_micros(micros)));
+        [400, 500, 501, 200_000].iter().for_each(|micros| of.record(Duration::from_micros(*micros)));
         assert!(Arc::ptr_eq(&of, &all.of(&labels, Some(&[0.5, 100.0]))), "it goes on after a load");
         let expected = [
             "# HELP nv_inference_first_response_histogram_ms Duration from request to first response in milliseconds",

@@ -366,6 +366,8 @@ fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
             &[&format!("2:2: `{name}` is not supported yet (")],
         );
     }
+    let metrics = "backend: 'x'\nmodel_metrics { metric_control { histogram_options { buckets: [ 10, 10 ] } } }";
+    check_problems(metrics, &["2:17: a metric is named by", "2:54: `buckets` must be numbers"]);
     let input = "backend: 'onnxruntime' input { name: 'x' data_type: TYPE_FP32 dims: 1 is_shape_tensor: true }";
     check_problems(input, &["1:71: `is_shape_tensor` is not supported yet"]);
     check_problems(
@@ -376,22 +378,6 @@ fn refuses_what_it_would_get_wrong_and_passes_over_the_rest() {
         instance_group { rate_limiter { priority: 2 } host_policy: 'cpu' } metric_tags { key: 'a' value: 'b' } model_metrics { }
         input { name: 'x' data_type: TYPE_FP32 dims: 1 format: FORMAT_NHWC allow_ragged_batch: false }";
     only(accepted).expect("nothing here can change an answer");
-}
-
-#[test]
-fn buckets_of_histograms_are_read() {
-    let control = |identifier: &str, options: &str| {
-        format!("backend: 'x'\nmodel_metrics {{ metric_control {{ metric_identifier {{ {identifier} }} {options} }} }}")
-    };
-    let buckets = |family: &str| {
-        let options = "histogram_options { buckets: [ 0.5, 10, 20 ] }";
-        only(&control(&format!("family: '{family}'"), options)).expect("valid").spec.first_response_buckets
-    };
-    assert_eq!(buckets("nv_inference_first_response_histogram_ms"), Some(vec![0.5, 10.0, 20.0]));
-    assert_eq!(buckets("nv_another_histogram_ms"), None);
-    let wrong = control("", "histogram_options { buckets: [ 10, 10 ] }");
-    check_problems(&wrong, &["2:17: a metric is named by", "`buckets` must be numbers, each more than the one before"]);
-    check_problems(&control("family: 'f'", ""), &["`histogram_options` needs `buckets`"]);
 }
 
 #[test]

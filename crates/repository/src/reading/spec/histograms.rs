@@ -48,3 +48,51 @@ fn problem(buckets: &[f64]) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::model_config::ModelMetrics;
+    use protocol::model_config::model_metrics::MetricControl;
+    use protocol::model_config::model_metrics::metric_control::{HistogramOptions, MetricIdentifier};
+
+    use super::*;
+
+    /// The buckets that are read, and what is wrong, of these families with these buckets.
+    fn read(controls: &[(&str, &[f64])]) -> (Option<Vec<f64>>, Vec<String>) {
+        let control = |(family, buckets): &(&str, &[f64])| MetricControl {
+            metric_identifier: Some(MetricIdentifier { family: (*family).to_owned() }),
+            metric_options: Some(MetricOptions::HistogramOptions(HistogramOptions { buckets: buckets.to_vec() })),
+        };
+        let metric_control = controls.iter().map(control).collect();
+        let config = ModelConfig { model_metrics: Some(ModelMetrics { metric_control }), ..ModelConfig::default() };
+        let mut findings = Findings::default();
+        let own = first_response_buckets(&config, &mut findings);
+        (own, findings.0.into_iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect())
+    }
+
+    #[test]
+    fn buckets_are_those_of_the_family_that_exists() {
+        assert_eq!(read(&[(FIRST_RESPONSE, &[0.5, 10.0])]), (Some(vec![0.5, 10.0]), vec![]));
+        assert_eq!(read(&[("nv_another_histogram_ms", &[1.0])]), (None, vec![]));
+        assert_eq!(read(&[]), (None, vec![]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_where_it_stands() {
+        let many: Vec<f64> = (0..65).map(f64::from).collect();
+        let infinite = [1.0, f64::INFINITY];
+        let wrong: [(&[f64], &str); 4] = [
+            (&[], "needs `buckets`"),
+            (&[2.0, 2.0], "more than"),
+            (&infinite, "must be numbers"),
+            (&many, "at most 64"),
+        ];
+        for (buckets, part) in wrong {
+            let (own, found) = read(&[("x", &[1.0]), (FIRST_RESPONSE, buckets)]);
+            let [found] = &found[..] else { panic!("{found:?}") };
+            assert!(own.is_none() && found.contains(part), "{found}");
+            assert!(found.starts_with("model_metrics.metric_control[1].histogram_options.buckets: "), "{found}");
+        }
+        assert!(read(&[("", &[1.0])]).1[0].contains("which is missing"));
+    }
+}
