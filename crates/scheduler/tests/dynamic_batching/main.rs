@@ -3,6 +3,7 @@
 mod failures;
 mod fake;
 mod policies;
+mod properties;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
