@@ -40,6 +40,7 @@ mod statistics;
 mod tiers;
 mod tls;
 mod tracing;
+mod tritonclient;
 mod versions;
 
 use e2e::{Answer, Server, fp32, infer};
