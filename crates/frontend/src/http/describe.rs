@@ -11,14 +11,17 @@ use crate::status::Failure;
 use crate::{App, Shared, infer, reply};
 
 /// The extensions of KServe v2 that are there, by Triton's names for them.
-const EXTENSIONS: [&str; 8] = [
+const EXTENSIONS: [&str; 11] = [
     "classification",
+    "sequence",
     "model_repository",
     "model_repository(unload_dependents)",
+    "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "trace",
     "logging",
 ];
 /// Bytes that the body of an index request may have.
