@@ -90,7 +90,7 @@ def main(http, grpc, numbered, named):
     # The first request of each finds its model unloaded.
     over_a_stream(grpc, numbered, [7, 8, 2**63 - 1])
     over_http(http, named, ["a", "ü", "c" * 100])
-    over_http(http, numbered, [1, 2, 3, 4, 5])
+    over_http(http, numbered, [1, 2, 3, 4, 2**64 - 1])
     over_a_stream(grpc, named, ["left", "right"])
     print("sequences work")
 

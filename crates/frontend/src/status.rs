@@ -79,6 +79,7 @@ fn of_kind(kind: ErrorKind, loading: bool) -> Status {
     match kind {
         ErrorKind::InvalidArgument => row("invalid_argument", 400, 3, 400, 500, (400, VALIDATION)),
         ErrorKind::NotFound => row("not_found", 404, 5, 404, 404, (400, VALIDATION)),
+        ErrorKind::NotReady => row("not_ready", 404, 14, 404, 404, (400, VALIDATION)),
         ErrorKind::AlreadyExists => row("already_exists", 400, 6, 409, 409, (400, VALIDATION)),
         ErrorKind::Unsupported => row("unsupported", 501, 12, 501, 500, (400, VALIDATION)),
         ErrorKind::Unavailable => row("unavailable", 503, 14, 503, 503, (503, UNAVAILABLE)),
@@ -165,6 +166,7 @@ mod tests {
     fn the_published_cases() {
         let cases = [
             (ErrorKind::NotFound, Origin::Server, false, (404, 5, 404, (400, "ValidationError"))),
+            (ErrorKind::NotReady, Origin::Server, false, (404, 14, 404, (400, "ValidationError"))),
             (ErrorKind::AlreadyExists, Origin::Server, false, (400, 6, 409, (400, "ValidationError"))),
             (ErrorKind::NoRoom, Origin::Server, false, (503, 8, 507, (503, "ServiceUnavailable"))),
             (ErrorKind::Overloaded, Origin::Server, false, (503, 14, 503, (429, "ThrottlingException"))),

@@ -44,6 +44,16 @@ impl SequencePlace {
         matches!(name, ID | START | END)
     }
 
+    /// The value of a parameter that was given as an unsigned number: a sequence may have any of those for its name, and
+    /// keeps its bits. `None` for a number that is too large for the other parameters.
+    pub fn unsigned(name: &str, number: u64) -> Option<Parameter> {
+        match i64::try_from(number) {
+            Ok(number) => Some(Parameter::Int64(number)),
+            Err(_) if name == ID => Some(Parameter::Int64(number.cast_signed())),
+            Err(_) => None,
+        }
+    }
+
     /// What a request's parameters say; `None` where they name no sequence. A negative number is the unsigned one of the
     /// same bits, since gRPC's parameters have signed integers only.
     ///
@@ -98,6 +108,16 @@ mod tests {
             assert_eq!(of(&given).expect("right"), expected, "{given:?}");
         }
         assert_ne!(CorrelationId::Number(7), CorrelationId::Text("7".into()));
+    }
+
+    #[test]
+    fn unsigned_numbers_keep_their_bits_as_names_of_sequences_alone() {
+        let large = u64::MAX - 1;
+        let named = SequencePlace::unsigned(ID, large).expect("any number");
+        let place = of(&[(ID, named)]).expect("right").expect("named");
+        assert_eq!(place.id, CorrelationId::Number(large));
+        assert_eq!(SequencePlace::unsigned("other", large), None);
+        assert_eq!(SequencePlace::unsigned("other", 7), Some(Parameter::Int64(7)));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum ErrorKind {
     InvalidArgument,
     /// What was named does not exist.
     NotFound,
+    /// What was named is known, and nothing of it is loaded.
+    NotReady,
     /// What should be made exists already.
     AlreadyExists,
     /// Understood, but not something this server does.
@@ -34,9 +36,10 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [ErrorKind; 10] = [
+    pub const ALL: [ErrorKind; 11] = [
         ErrorKind::InvalidArgument,
         ErrorKind::NotFound,
+        ErrorKind::NotReady,
         ErrorKind::AlreadyExists,
         ErrorKind::Unsupported,
         ErrorKind::Unavailable,
@@ -52,6 +55,7 @@ impl ErrorKind {
         match self {
             ErrorKind::InvalidArgument => "invalid_argument",
             ErrorKind::NotFound => "not_found",
+            ErrorKind::NotReady => "not_ready",
             ErrorKind::AlreadyExists => "already_exists",
             ErrorKind::Unsupported => "unsupported",
             ErrorKind::Unavailable => "unavailable",

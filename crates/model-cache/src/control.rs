@@ -43,10 +43,12 @@ impl ModelControl for ModelCache {
                 Err(error) => Err(error),
             };
             match described {
-                Err(error) if error.kind() == ErrorKind::NotFound => match self.composing_model(&key) {
-                    Some(route) => self.describe_at(route, &key, deadline).await,
-                    None => Err(error),
-                },
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotReady) => {
+                    match self.composing_model(&key) {
+                        Some(route) => self.describe_at(route, &key, deadline).await,
+                        None => Err(error),
+                    }
+                }
                 described => described,
             }
         })

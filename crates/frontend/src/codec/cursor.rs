@@ -198,10 +198,10 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    /// Reads an integer that fits in 64 signed bits.
-    pub(super) fn integer(&mut self) -> Result<i64> {
+    /// Reads an integer of this type; where there is none, the cursor stays.
+    pub(super) fn integer<T: number::Integer>(&mut self) -> Result<T> {
         self.peek();
-        match number::integer::<i64>(self.rest()) {
+        match number::integer(self.rest()) {
             Some((value, length)) => {
                 self.advance(length);
                 Ok(value)

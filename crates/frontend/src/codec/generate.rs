@@ -55,7 +55,7 @@ fn other(cursor: &mut Cursor<'_>, key: &str, request: &mut WireRequest) -> Resul
              input of this name"
         )));
     }
-    let value = parameter(cursor).map_err(|error| error.context(format!("parameter '{key}'")))?;
+    let value = parameter(cursor, key).map_err(|error| error.context(format!("parameter '{key}'")))?;
     check_timeout(key, &value).map_err(|message| cursor.fault(&message))?;
     request.parameters.insert(key.to_owned(), value);
     Ok(())

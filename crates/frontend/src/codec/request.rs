@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use inference::{DataType, Error, NamedTensor, Parameter, Parameters, Result, Shape, Tensor, TensorName};
+use inference::{
+    DataType, Error, NamedTensor, Parameter, Parameters, Result, SequencePlace, Shape, Tensor, TensorName,
+};
 
 use super::cursor::Cursor;
 use super::framing::Layout;
@@ -89,7 +91,7 @@ fn parameters(cursor: &mut Cursor<'_>, request: &mut WireRequest) -> Result<()> 
         match key {
             "binary_data_output" => request.binary_output = Some(flag(cursor, key)?),
             _ => {
-                let value = parameter(cursor).map_err(|error| error.context(format!("parameter '{key}'")))?;
+                let value = parameter(cursor, key).map_err(|error| error.context(format!("parameter '{key}'")))?;
                 check_timeout(key, &value).map_err(|message| cursor.fault(&message))?;
                 request.parameters.insert(key.to_owned(), value);
             }
@@ -114,15 +116,21 @@ pub(crate) fn check_timeout(name: &str, value: &Parameter) -> std::result::Resul
     }
 }
 
-/// Reads a parameter's value.
-pub(super) fn parameter(cursor: &mut Cursor<'_>) -> Result<Parameter> {
+/// Reads the value of the parameter called `name`.
+pub(super) fn parameter(cursor: &mut Cursor<'_>, name: &str) -> Result<Parameter> {
     match cursor.peek() {
         Some(b'"') => Ok(Parameter::String(cursor.string("a string")?.into_owned())),
         Some(b't' | b'f') => Ok(Parameter::Bool(cursor.boolean()?)),
         Some(b'-' | b'0'..=b'9') => {
             let end = cursor.rest().iter().position(|byte| !b"+-0123456789".contains(byte));
             let fractional = end.is_some_and(|end| matches!(cursor.rest()[end], b'.' | b'e' | b'E'));
-            if fractional { cursor.float().map(Parameter::Double) } else { cursor.integer().map(Parameter::Int64) }
+            if fractional {
+                return cursor.float().map(Parameter::Double);
+            }
+            cursor.integer().map(Parameter::Int64).or_else(|error| {
+                let large = cursor.integer::<u64>().ok().and_then(|number| SequencePlace::unsigned(name, number));
+                large.ok_or(error)
+            })
         }
         _ => Err(cursor.expected("a string, a number, true or false")),
     }
@@ -200,7 +208,7 @@ pub(super) fn placed(cursor: &mut Cursor<'_>, key: &str, place: &mut PlaceParts)
 /// Reads a boolean parameter; Triton's clients also write 0 and 1.
 pub(super) fn flag(cursor: &mut Cursor<'_>, name: &str) -> Result<bool> {
     let value = match cursor.peek() {
-        Some(b'0' | b'1') => cursor.integer().map(|value| value != 0),
+        Some(b'0' | b'1') => cursor.integer().map(|value: i64| value != 0),
         _ => cursor.boolean(),
     };
     value.map_err(|error| error.context(format!("parameter '{name}'")))
@@ -208,7 +216,7 @@ pub(super) fn flag(cursor: &mut Cursor<'_>, name: &str) -> Result<bool> {
 
 /// Reads a parameter that counts something.
 pub(super) fn count(cursor: &mut Cursor<'_>, name: &str) -> Result<u64> {
-    let value = cursor.integer().map_err(|error| error.context(format!("parameter '{name}'")))?;
+    let value: i64 = cursor.integer().map_err(|error| error.context(format!("parameter '{name}'")))?;
     u64::try_from(value).map_err(|_| cursor.fault(&format!("parameter '{name}' is {value}; expected 0 or more")))
 }
 

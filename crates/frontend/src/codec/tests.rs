@@ -165,7 +165,7 @@ fn what_will_be_converted_is_what_is_not_sent_as_it_is() {
 #[test]
 fn requests_carry_ids_parameters_and_outputs() {
     let request = read(
-        r#"{"id":"4\"2","parameters":{"timeout":1500,"binary_data_output":true,"a":"s","b":-3,"c":0.5,"d":false},
+        r#"{"id":"4\"2","parameters":{"timeout":1500,"binary_data_output":true,"a":"s","b":-3,"c":0.5,"d":false,"sequence_id":18446744073709551615},
             "outputs":[{"name":"y","parameters":{"binary_data":false,"classification":3,"other":[1]}},{"name":"z"}],
             "inputs":[]}"#,
     )
@@ -177,6 +177,7 @@ fn requests_carry_ids_parameters_and_outputs() {
         ("b", Parameter::Int64(-3)),
         ("c", Parameter::Double(0.5)),
         ("d", Parameter::Bool(false)),
+        ("sequence_id", Parameter::Int64(-1)),
         ("timeout", Parameter::Int64(1500)),
     ];
     assert_eq!(request.parameters, expected.map(|(name, value)| (name.to_owned(), value)).into());

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
-use inference::{DataType, Error, ModelKey, NamedTensor, Parameter, Result, Shape, TargetModel, Tensor, TensorName};
+use inference::{
+    DataType, Error, ModelKey, NamedTensor, Parameter, Result, SequencePlace, Shape, TargetModel, Tensor, TensorName,
+};
 use prost::Message;
 use protocol::grpc_service::infer_parameter::ParameterChoice;
 use protocol::grpc_service::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
@@ -175,7 +177,7 @@ fn parameter(name: &str, value: InferParameter) -> Result<Parameter> {
     match value.parameter_choice {
         Some(ParameterChoice::BoolParam(value)) => Ok(Parameter::Bool(value)),
         Some(ParameterChoice::Int64Param(value)) => Ok(Parameter::Int64(value)),
-        Some(ParameterChoice::Uint64Param(value)) => i64::try_from(value).map(Parameter::Int64).map_err(|_| {
+        Some(ParameterChoice::Uint64Param(value)) => SequencePlace::unsigned(name, value).ok_or_else(|| {
             Error::invalid_argument(format!("parameter '{name}' is {value}; expected at most {}", i64::MAX))
         }),
         Some(ParameterChoice::DoubleParam(value)) => Ok(Parameter::Double(value)),

@@ -176,14 +176,16 @@ fn parameters_have_their_types_and_some_are_used_up() {
     let mut message = request(Vec::new(), &[]);
     message.parameters = parameters("timeout", ParameterChoice::Int64Param(1500));
     message.parameters.extend(parameters("priority", ParameterChoice::Uint64Param(2)));
+    message.parameters.extend(parameters("sequence_id", ParameterChoice::Uint64Param(u64::MAX)));
     message.parameters.extend(parameters("scale", ParameterChoice::DoubleParam(0.5)));
     message.parameters.extend(parameters("triton_enable_empty_final_response", ParameterChoice::BoolParam(true)));
     let classes = parameters("classification", ParameterChoice::Int64Param(3));
     message.outputs = vec![InferRequestedOutputTensor { name: "y".to_owned(), parameters: classes }];
-    let wire = read(message).expect("valid");
+    let mut wire = read(message).expect("valid");
     let timeout = ("timeout".to_owned(), Parameter::Int64(1500));
     let expected =
         [("priority".to_owned(), Parameter::Int64(2)), ("scale".to_owned(), Parameter::Double(0.5)), timeout];
+    assert_eq!(wire.parameters.remove("sequence_id"), Some(Parameter::Int64(-1)), "the same bits");
     assert_eq!(wire.parameters, BTreeMap::from(expected));
     assert_eq!((&*wire.outputs[0].name, wire.outputs[0].classes), ("y", Some(3)));
 

@@ -280,7 +280,8 @@ impl Repositories {
 
     /// The error of a request to a model that does not serve, in Triton's words.
     pub(crate) fn not_ready(name: &str) -> Error {
-        Error::not_found(format!("Request for unknown model: '{name}' has no available versions")).with_model(name)
+        let message = format!("Request for unknown model: '{name}' has no available versions");
+        Error::new(ErrorKind::NotReady, message).with_model(name)
     }
 
     /// Lists the repositories anew; the errors are those of repositories that cannot be listed.

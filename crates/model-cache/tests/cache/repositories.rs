@@ -112,7 +112,7 @@ async fn without_control_everything_is_loaded_at_start_and_nothing_later() {
         assert_eq!(repository.mark(name).await.expect("its neighbours' faults are theirs"), 1);
     }
     let error = repository.mark("typo").await.expect_err("it is not loaded");
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotReady);
     assert_eq!(error.message(), "Request for unknown model: 'typo' has no available versions");
     let index = repository.index().await;
     assert_eq!([&index[1], &index[3]], ["good 1 READY", "whole 1 READY"], "{index:?}");
