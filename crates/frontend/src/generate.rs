@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admission::{BodyShare, Share};
 use crate::body::{self, Whole};
 use crate::infer::{self, Invocation, LONG_JSON, off_thread};
+use crate::outcome::Outcome;
 use crate::status::{self, Failure, Status};
 use crate::telemetry::InFlight;
 use crate::trace::RequestSpan;
@@ -97,8 +98,7 @@ pub(crate) async fn stream(
         }
         Err(failure) => {
             let status = failure.status(false);
-            infer::log(&key, &failure, &status);
-            Outcome { in_flight, span }.fail(&failure, &status);
+            Outcome { in_flight, span }.fail(&key, &failure, &status);
             reply::decorate(refuse(&failure, &status), &status)
         }
     }
@@ -114,17 +114,8 @@ async fn read(app: &App, invocation: Invocation, began: Instant) -> Result<Promp
     let is_long = body.len() > LONG_JSON;
     let parse = move || codec::parse_generate(&body, &spec, max_depth);
     let mut wire = if is_long { off_thread(parse).await } else { parse() }?;
-    if let Some(forward) = &app.config.http_header_forward {
-        forward.apply(&headers, &mut wire.parameters);
-    }
-    let request = InferRequest {
-        model: key,
-        id: wire.id,
-        inputs: wire.inputs,
-        parameters: wire.parameters,
-        deadline,
-        ..InferRequest::default()
-    };
+    app.forward(&headers, &mut wire.parameters);
+    let request = wire.take_request(key, deadline);
     // A model that is found in memory says so itself.
     let found = described.cache.filter(|outcome| outcome.load.is_some());
     Ok(Prompt { request, found, share })
@@ -155,28 +146,6 @@ impl Event {
     }
 }
 
-/// What records the request's one outcome.
-struct Outcome {
-    in_flight: InFlight,
-    span: Option<RequestSpan>,
-}
-
-impl Outcome {
-    fn succeed(self) {
-        if let Some(span) = self.span {
-            span.end(None);
-        }
-        self.in_flight.succeed();
-    }
-
-    fn fail(self, failure: &Failure, status: &Status) {
-        if let Some(span) = self.span {
-            span.end(Some(failure));
-        }
-        self.in_flight.fail(status.label);
-    }
-}
-
 /// Runs the request in a task of its own, one event ahead of the client at most, and records its one outcome. Ends with the
 /// first error, or when nobody takes events any more.
 async fn pump(app: Shared, prompt: Prompt, outcome: Outcome, _admitted: Share, events: mpsc::Sender<Event>) {
@@ -198,8 +167,7 @@ async fn pump(app: Shared, prompt: Prompt, outcome: Outcome, _admitted: Share, e
             },
             Err(failure) => {
                 let status = failure.status(false);
-                infer::log(&key, &failure, &status);
-                outcome.fail(&failure, &status);
+                outcome.fail(&key, &failure, &status);
                 // A client that is gone needs no error.
                 let _ = events.send(Event::of_failure(&failure, status)).await;
                 return;

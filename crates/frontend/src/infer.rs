@@ -7,8 +7,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use inference::{
-    CacheOutcome, DataType, Description, Error, ErrorKind, InferRequest, InferResponse, LoadTiming, ModelInfo,
-    ModelKey, NamedTensor, Result, TargetModel,
+    CacheOutcome, DataType, Description, Error, ErrorKind, InferResponse, LoadTiming, ModelInfo, ModelKey, NamedTensor,
+    Result, TargetModel,
 };
 
 use crate::App;
@@ -80,7 +80,7 @@ pub(crate) async fn answer(
 }
 
 /// Whether time ran out while the model was not in memory.
-fn is_loading(app: &App, key: &ModelKey, failure: &Failure) -> bool {
+pub(crate) fn is_loading(app: &App, key: &ModelKey, failure: &Failure) -> bool {
     let timed_out = matches!(failure, Failure::Error(error) if error.kind() == ErrorKind::DeadlineExceeded);
     timed_out && !app.services.control.is_model_ready(key)
 }
@@ -129,19 +129,9 @@ async fn run(
     // ─► what the client asks for
     let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
     let (mut wire, found) = decode(app, &key, framing.layout, body, deadline).await?;
-    if let Some(forward) = &app.config.http_header_forward {
-        forward.apply(&invocation.headers, &mut wire.parameters);
-    }
+    app.forward(&invocation.headers, &mut wire.parameters);
     let shared_outputs = shared_memory::fetch(app, &mut wire, &mut share).await?;
-    let mut request = InferRequest {
-        model: key.clone(),
-        id: wire.id.clone(),
-        inputs: std::mem::take(&mut wire.inputs),
-        outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
-        parameters: std::mem::take(&mut wire.parameters),
-        deadline,
-        trace: None,
-    };
+    let mut request = wire.take_request(key.clone(), deadline);
     if let Some(span) = &mut span {
         span.admit(&mut request);
     }

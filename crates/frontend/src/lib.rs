@@ -24,6 +24,7 @@ mod http;
 mod infer;
 mod load_parameters;
 mod logging;
+mod outcome;
 mod reply;
 mod restriction;
 mod sagemaker;
@@ -37,7 +38,9 @@ mod write_timeout;
 
 use std::sync::Arc;
 
+use ::http::HeaderMap;
 use axum::Router;
+use inference::Parameters;
 
 pub use self::grpc::grpc_router;
 pub use self::http::{http_router, metrics_router};
@@ -63,6 +66,13 @@ impl App {
     /// How deep a request's JSON may nest.
     pub(crate) fn max_json_depth(&self) -> usize {
         self.config.max_json_depth.min(FrontendConfig::MAX_JSON_DEPTH)
+    }
+
+    /// Adds the HTTP headers that models are to see to a request's parameters.
+    pub(crate) fn forward(&self, headers: &HeaderMap, parameters: &mut Parameters) {
+        if let Some(forward) = &self.config.http_header_forward {
+            forward.apply(headers, parameters);
+        }
     }
 
     /// The bounds of a body of at most `size` bytes.

@@ -1,10 +1,12 @@
 //! Reads the body of an inference request (KServe v2 "Inference Request JSON Object", with Triton's extensions).
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use bytes::Bytes;
 use inference::{
-    DataType, Error, NamedTensor, Parameter, Parameters, Result, SequencePlace, Shape, Tensor, TensorName,
+    DataType, Error, InferRequest, ModelKey, NamedTensor, Parameter, Parameters, Result, SequencePlace, Shape, Tensor,
+    TensorName,
 };
 
 use super::cursor::Cursor;
@@ -27,6 +29,22 @@ pub(crate) struct WireRequest {
     pub(crate) parameters: Parameters,
     /// `binary_data_output`: outputs that do not say themselves are binary.
     pub(crate) binary_output: Option<bool>,
+}
+
+impl WireRequest {
+    /// The request for a model, not traced yet. Takes the inputs, once those in shared memory are among them, and the
+    /// parameters; the rest is still needed to write answers.
+    pub(crate) fn take_request(&mut self, model: ModelKey, deadline: Option<Instant>) -> InferRequest {
+        InferRequest {
+            model,
+            id: self.id.clone(),
+            inputs: std::mem::take(&mut self.inputs),
+            outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
+            parameters: std::mem::take(&mut self.parameters),
+            deadline,
+            trace: None,
+        }
+    }
 }
 
 /// A requested output.

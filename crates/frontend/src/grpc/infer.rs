@@ -196,15 +196,7 @@ async fn read(
 ) -> Result<(InferRequest, Asked)> {
     let mut wire = decode::request(message)?;
     let shared_outputs = shared_memory::fetch(app, &mut wire, share).await?;
-    let request = InferRequest {
-        model: key.clone(),
-        id: wire.id.clone(),
-        inputs: wire.inputs,
-        outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
-        parameters: wire.parameters,
-        deadline,
-        trace: None,
-    };
+    let request = wire.take_request(key.clone(), deadline);
     Ok((request, Asked { id: wire.id, outputs: wire.outputs, shared_outputs }))
 }
 

@@ -17,8 +17,9 @@ use crate::admission::{BodyShare, Share};
 use crate::body::{self, Whole};
 use crate::codec::{self, Announce, Encoded, Framing, WireRequest};
 use crate::infer;
+use crate::outcome::Outcome;
 use crate::shared_memory::{self, SharedOutput};
-use crate::status::{Failure, Status};
+use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface};
 use crate::trace::RequestSpan;
 use crate::{App, Shared};
@@ -52,8 +53,7 @@ pub(super) async fn invoke(State(app): State<Shared>, endpoint: Segment, request
     let mut response = match begun {
         Ok(begun) => answer(name, begun, Outcome { in_flight, span }),
         Err(failure) => {
-            let is_loading = !app.services.control.is_model_ready(&name);
-            let status = failure.status(is_loading);
+            let status = failure.status(infer::is_loading(&app, &name, &failure));
             Outcome { in_flight, span }.fail(&name, &failure, &status);
             refuse(&failure, &status)
         }
@@ -86,29 +86,6 @@ struct Begun {
     parts: BoxStream<'static, Result<Part>>,
 }
 
-/// How a request ended; said once.
-struct Outcome {
-    in_flight: InFlight,
-    span: Option<RequestSpan>,
-}
-
-impl Outcome {
-    fn succeed(self) {
-        if let Some(span) = self.span {
-            span.end(None);
-        }
-        self.in_flight.succeed();
-    }
-
-    fn fail(self, key: &ModelKey, failure: &Failure, status: &Status) {
-        infer::log(key, failure, status);
-        if let Some(span) = self.span {
-            span.end(Some(failure));
-        }
-        self.in_flight.fail(status.label);
-    }
-}
-
 async fn begin(
     app: Shared,
     key: Result<ModelKey>,
@@ -131,16 +108,9 @@ async fn begin(
     let bounds = app.bounds(app.config.max_request_size);
     let Whole { bytes, mut share } = body::read(&headers, body, bounds, framing.tensors_at()).await?;
     let (mut wire, _) = infer::decode(&app, &key, framing.layout, bytes, None).await?;
+    app.forward(&headers, &mut wire.parameters);
     let shared_outputs = shared_memory::fetch(&app, &mut wire, &mut share).await?;
-    let mut request = InferRequest {
-        model: key.clone(),
-        id: wire.id.clone(),
-        inputs: std::mem::take(&mut wire.inputs),
-        outputs: wire.outputs.iter().map(|output| output.name.clone()).collect(),
-        parameters: std::mem::take(&mut wire.parameters),
-        deadline: None,
-        trace: None,
-    };
+    let mut request = wire.take_request(key.clone(), None);
     if let Some(span) = &mut span {
         span.admit(&mut request);
     }

@@ -31,6 +31,7 @@ async fn a_restricted_api_wants_its_header_on_every_route() {
         ("POST", "/v2/cudasharedmemory/region/r/unregister"),
         ("POST", "/invocations"),
         ("POST", "/endpoints/e/invocations"),
+        ("POST", "/endpoints/e/invocations-response-stream"),
     ];
     for (method, path) in routes {
         for headers in [&[][..], &[("panoply-key", "open")]] {
@@ -55,8 +56,14 @@ async fn headers_become_parameters() {
     let headers = [("X-User-Id", "u7"), ("X-Users", "no"), ("timeout", "5"), ("x-other", "z")];
     let body = request(&[1.0]).replacen('{', r#"{"parameters":{"x-users":3},"#, 1);
     let generate = r#"{"INPUT0":1,"x-users":3}"#.to_owned();
-    for (path, body) in [("infer", body), ("generate", generate.clone()), ("generate_stream", generate)] {
-        assert_eq!(server.post(&format!("/v2/models/identity/{path}"), &headers, body).await.status, 200);
+    let target = [&headers[..], &[("x-amzn-sagemaker-target-model", "identity")]].concat();
+    for (path, headers, body) in [
+        ("/v2/models/identity/infer", &headers[..], body.clone()),
+        ("/v2/models/identity/generate", &headers, generate.clone()),
+        ("/v2/models/identity/generate_stream", &headers, generate),
+        ("/endpoints/e/invocations-response-stream", &target, body),
+    ] {
+        assert_eq!(server.post(path, headers, body).await.status, 200, "{path}");
         let expected = [("x-user-id", Parameter::String("u7".to_owned())), ("x-users", Parameter::Int64(3))];
         let seen = server.fake.last_request().parameters;
         assert_eq!(seen, expected.map(|(name, value)| (name.to_owned(), value)).into(), "{path}");
