@@ -1,7 +1,7 @@
 //! Clients that misbehave, or are many, over HTTP and gRPC: the others are served all the same, and memory stays bounded.
 //!
 //! Times are compared within one run: a bystander's median while the others are at it may be at most [`FACTOR`] times what it
-//! is without them.
+//! is without them, or [`NOISE`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +24,8 @@ use crate::grpc::{Client, connect, floats, values};
 
 /// How much slower the others may become.
 const FACTOR: f64 = 5.0;
+/// What a busy machine alone may make of it. Who waits for one of the others waits for seconds.
+const NOISE: Duration = Duration::from_millis(250);
 /// Calls that a median is taken of.
 const CALLS: usize = 40;
 const TARGET: &str = "echo.tar.gz";
@@ -77,7 +79,7 @@ impl Scene {
             let usual = before[port].max(after[port]);
             eprintln!("{what}, {name}: {:?} usually, {:?} meanwhile", usual, during[port]);
             assert!(
-                during[port] < usual.mul_f64(FACTOR),
+                during[port] < usual.mul_f64(FACTOR).max(NOISE),
                 "{what}: over {name} a bystander waits {:?} instead of {usual:?}",
                 during[port]
             );

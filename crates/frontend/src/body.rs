@@ -24,8 +24,6 @@ use crate::status::{Failure, Refusal};
 
 /// Compressed bytes that can take longer than a hop to another thread is worth saving: they may grow a thousandfold.
 const LONG_COMPRESSED: usize = 4 << 10;
-/// How long a body that is refused is still read.
-const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Bounds on reading a body.
 #[derive(Clone, Copy, Debug)]
@@ -55,23 +53,11 @@ pub(crate) async fn read(
 ) -> Result<Whole, Failure> {
     let encoding = encoding::of_request(headers)?;
     let declared = declared_length(headers);
-    let outcome = match (check_size(declared.unwrap_or(0), bounds.size), encoding) {
-        (Ok(()), None) => gather(&mut body, declared, bounds, tensors_at).await,
-        (Ok(()), Some(encoding)) => {
-            let inflater = Inflater::new(encoding, bounds.size, tensors_at);
-            inflate(&mut body, bounds, inflater).await
-        }
-        (Err(refusal), _) => Err(refusal),
-    };
-    let refused = match &outcome {
-        Err(Failure::Refused(refusal, _)) => *refusal == Refusal::BodyTooLarge,
-        Err(Failure::Error(error)) => error.kind() == ErrorKind::Overloaded,
-        Ok(_) => false,
-    };
-    if refused {
-        discard(headers, &mut body, bounds).await;
+    check_size(declared.unwrap_or(0), bounds.size)?;
+    match encoding {
+        None => gather(&mut body, declared, bounds, tensors_at).await,
+        Some(encoding) => inflate(&mut body, bounds, Inflater::new(encoding, bounds.size, tensors_at)).await,
     }
-    outcome
 }
 
 async fn gather(
@@ -126,25 +112,6 @@ pub(crate) fn check_size(size: u64, limit: u64) -> Result<(), Failure> {
          it"
     );
     Err(Failure::Refused(Refusal::BodyTooLarge, message))
-}
-
-/// Reads on for a moment, because a client that is still sending would not see the answer to a body that is cut off.
-pub(crate) async fn discard(headers: &HeaderMap, body: &mut Body, bounds: Bounds<'_>) {
-    // A client that waits for "100 Continue" has not sent anything, and should not be told to.
-    if headers.contains_key(header::EXPECT) {
-        return;
-    }
-    let read = async {
-        let mut left = bounds.size;
-        while let Ok(Some(part)) = next_part(body, bounds).await {
-            left = left.saturating_sub(part.len() as u64);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // Past this time the connection is closed under the client's hands.
-    let _ = tokio::time::timeout(DISCARD_TIME, read).await;
 }
 
 /// The next bytes of a body, never empty; `None` at its end.

@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::answers::Answers;
 use crate::serve::ServeConfig;
 use crate::tls::Tls;
+use crate::unread;
 use crate::write_timeout::WriteTimeout;
 
 /// How long a connection that was accepted but has not said anything may keep a drain waiting for its first request.
@@ -154,12 +155,13 @@ async fn respond(
     drain: CancellationToken,
     answers: Arc<Answers>,
 ) -> Result<Response, Infallible> {
-    let version = request.version();
-    let mut response = router.oneshot(request.map(Body::new)).await?;
-    if version > Version::HTTP_11 {
+    if request.version() > Version::HTTP_11 {
+        let response = router.oneshot(request.map(Body::new)).await?;
         return Ok(response.map(|body| answers.watch(body)));
     }
-    if drain.is_cancelled() {
+    let (request, unread) = unread::watch(request);
+    let mut response = router.oneshot(request).await?;
+    if !unread.discard().await || drain.is_cancelled() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

@@ -72,17 +72,13 @@ pub(crate) async fn run(
 /// Answers `generate_stream`. The first response decides on the status; later failures can only be events.
 pub(crate) async fn stream(
     app: Shared,
-    mut invocation: Invocation,
+    invocation: Invocation,
     refuse: impl FnOnce(&Failure, &Status) -> Response,
 ) -> Response {
     let in_flight = InFlight::begin(invocation.surface);
     let key = invocation.key.clone().unwrap_or_default();
     let mut span = app.services.tracing.begin(&key, &invocation.headers, invocation.surface, in_flight.began());
     let admitted = app.services.admission.enter().map_err(Failure::from);
-    if admitted.is_err() {
-        let bounds = app.bounds(app.config.max_request_size);
-        body::discard(&invocation.headers, &mut invocation.body, bounds).await;
-    }
     let prompt = match admitted {
         Ok(share) => read(&app, invocation, in_flight.began()).await.map(|prompt| (prompt, share)),
         Err(failure) => Err(failure),

@@ -97,7 +97,7 @@ pub(crate) fn log(key: &ModelKey, failure: &Failure, status: &Status) {
 /// Lets a request in, or says that there are too many.
 async fn admit(
     app: &App,
-    mut invocation: Invocation,
+    invocation: Invocation,
     began: Instant,
     span: Option<&mut RequestSpan>,
 ) -> Result<Response, Failure> {
@@ -106,10 +106,7 @@ async fn admit(
             Form::Tensors(announce) => run(app, invocation, announce, began, span).await,
             Form::Generate => generate::run(app, invocation, began, span).await,
         },
-        Err(error) => {
-            body::discard(&invocation.headers, &mut invocation.body, app.bounds(app.config.max_request_size)).await;
-            Err(error.into())
-        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -34,6 +34,7 @@ pub mod status;
 mod telemetry;
 mod tls;
 mod trace;
+mod unread;
 mod write_timeout;
 
 use std::sync::Arc;

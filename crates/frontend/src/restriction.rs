@@ -8,11 +8,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use http::{HeaderMap, HeaderName};
 use subtle::ConstantTimeEq;
 
 use crate::status::{Failure, Refusal};
-use crate::{FrontendConfig, Services, Shared, body, grpc, reply};
+use crate::{Shared, grpc, reply};
 
 /// What stands in front of a key in gRPC's metadata.
 const GRPC_PREFIX: &str = "triton-grpc-protocol-";
@@ -159,39 +160,35 @@ impl Restrictions {
     }
 }
 
-/// Guards the routes of the HTTP port. Costs nothing where nothing is restricted.
-pub(crate) fn guard_http(router: Router<Shared>, services: &Services, config: &FrontendConfig) -> Router<Shared> {
-    let restrictions = config.http_restrictions.clone();
-    if restrictions.0.is_empty() {
-        return router;
-    }
-    let (admission, timeout, size) = (services.admission.clone(), config.body_timeout, config.max_request_size);
-    let guard = move |request: Request, next: Next| {
-        let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let outcome = restrictions.check(of_route(pattern), request.headers());
-        let admission = admission.clone();
-        async move {
-            let Err(failure) = outcome else { return next.run(request).await };
-            let (head, mut rest) = request.into_parts();
-            body::discard(&head.headers, &mut rest, body::Bounds { size, timeout, admission: &admission }).await;
-            reply::error(failure.status(false).http, failure.message())
-        }
-    };
-    router.layer(from_fn(guard))
+/// Guards the routes of the HTTP port.
+pub(crate) fn guard_http(router: Router<Shared>, restrictions: &Restrictions) -> Router<Shared> {
+    let api = |request: &Request| of_route(request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str));
+    let refuse = |failure: &Failure| reply::error(failure.status(false).http, failure.message());
+    guard(router, restrictions, api, refuse)
 }
 
-/// Guards the calls of the gRPC port. Costs nothing where nothing is restricted.
+/// Guards the calls of the gRPC port.
 pub(crate) fn guard_grpc(router: Router, restrictions: &Restrictions) -> Router {
+    guard(router, restrictions, |request| of_call(request.uri().path()), grpc::refusal)
+}
+
+/// Costs nothing where nothing is restricted.
+fn guard<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    restrictions: &Restrictions,
+    api: fn(&Request) -> Option<Api>,
+    refuse: fn(&Failure) -> Response,
+) -> Router<S> {
     if restrictions.0.is_empty() {
         return router;
     }
     let restrictions = restrictions.clone();
     let guard = move |request: Request, next: Next| {
-        let outcome = restrictions.check(of_call(request.uri().path()), request.headers());
+        let outcome = restrictions.check(api(&request), request.headers());
         async move {
             match outcome {
                 Ok(()) => next.run(request).await,
-                Err(failure) => grpc::refusal(&failure),
+                Err(failure) => refuse(&failure),
             }
         }
     };

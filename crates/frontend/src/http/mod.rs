@@ -70,7 +70,7 @@ pub fn http_router(services: Services, config: FrontendConfig) -> Router {
     let router = router.route("/invocations", post(invocations)).merge(sagemaker::runtime_routes());
     let router = router.merge(shared_memory::routes());
     let router = router.route("/v2/trace/setting", get(trace::of_all).post(trace::update_of_all));
-    let router = restriction::guard_http(router, &services, &config);
+    let router = restriction::guard_http(router, &config.http_restrictions);
     let router = crate::finish(router, services, config);
     let names = [models, controlled].into_iter().chain(shared_memory::names()).collect();
     let routes = router.clone();

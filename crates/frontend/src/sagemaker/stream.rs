@@ -90,16 +90,10 @@ async fn begin(
     app: Shared,
     key: Result<ModelKey>,
     mut headers: HeaderMap,
-    mut body: Body,
+    body: Body,
     mut span: Option<&mut RequestSpan>,
 ) -> Result<Begun, Failure> {
-    let admitted = match app.services.admission.enter() {
-        Ok(admitted) => admitted,
-        Err(error) => {
-            body::discard(&headers, &mut body, app.bounds(app.config.max_request_size)).await;
-            return Err(error.into());
-        }
-    };
+    let admitted = app.services.admission.enter()?;
     if let Some(accept) = headers.get(ACCEPT).cloned() {
         headers.insert(header::ACCEPT, accept);
     }
