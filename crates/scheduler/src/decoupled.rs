@@ -12,6 +12,7 @@ use crate::executor::{PermitSlot, overdue};
 use crate::metric::Served;
 use crate::model::{Line, ScheduledModel, name_model};
 use crate::queue::Turn;
+use crate::refusal::shutting_down;
 use crate::responses::{Bounds, Next, Responses, channel};
 use crate::spans;
 use crate::tally::ResponseCount;
@@ -86,25 +87,28 @@ impl ScheduledModel {
             let message = format!("model '{}' is decoupled; its requests cannot form sequences", spec.name);
             return Err(Error::unsupported(message).with_model(&*spec.name));
         };
-        let turn = queue.turn(latest).await.map_err(|error| name_model(spec, error))?;
-        let Turn { instance, permit } = turn;
-        let queued = arrived.elapsed();
-        self.metrics.waited(queued);
-        let permit = PermitSlot::new(queue.executor.clone(), permit);
         let bounds = Bounds { model: spec.name.clone(), config: self.config.stream, deadline };
-        let (sink, responses) = channel(bounds, permit.clone());
-        let execution = permit.start(move || instance.stream(request, Box::new(sink)));
-        Ok(Running {
-            expected,
-            responses,
-            execution: Some(execution),
-            permit,
-            deadline: deadline.map(Instant::from_std),
-            patience: spec.infer_timeout.unwrap_or(self.config.infer_timeout),
-            queued,
-            count: ResponseCount::begin(self.metrics.tally().clone()),
-            compute: ComputeTiming::default(),
-        })
+        let patience = spec.infer_timeout.unwrap_or(self.config.infer_timeout);
+        let (metrics, executor) = (self.metrics.clone(), queue.executor.clone());
+        let run = async move |Turn { instance, permit }| {
+            let queued = arrived.elapsed();
+            metrics.waited(queued);
+            let permit = PermitSlot::new(executor, permit);
+            let (sink, responses) = channel(bounds, permit.clone());
+            let execution = permit.start(move || instance.stream(request, Box::new(sink)));
+            Ok(Running {
+                expected,
+                responses,
+                execution: Some(execution),
+                permit,
+                deadline: deadline.map(Instant::from_std),
+                patience,
+                queued,
+                count: ResponseCount::begin(metrics.tally().clone()),
+                compute: ComputeTiming::default(),
+            })
+        };
+        queue.in_turn(latest, run).await.map_err(|error| name_model(spec, error))
     }
 
     /// The request's next response; `None` after the last.
@@ -171,10 +175,7 @@ impl Running {
         };
         match ended {
             Ok(Ok(Err(panicked))) => panicked,
-            Ok(Err(error)) => {
-                let message = "the server is shutting down, the request was not run; send it again";
-                Error::unavailable(message).with_source(error)
-            }
+            Ok(Err(error)) => shutting_down(error),
             _ => Error::internal("the model stopped without saying that its last response was its last").from_model(),
         }
     }

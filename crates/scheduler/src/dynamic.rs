@@ -16,12 +16,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::batcher::signature::Signature;
 use crate::batcher::terms::Terms;
-use crate::batcher::{Batcher, Candidate, Full, Next, Rules};
+use crate::batcher::{Batcher, Candidate, Next, Rules};
 use crate::config::SchedulerConfig;
 use crate::executor::{Executor, run_blocking};
 use crate::instances::InstancePool;
 use crate::metric::ModelMetrics;
-use crate::queue::{Turn, late};
+use crate::queue::Turn;
+use crate::refusal::{late, queue_full};
 use crate::together::{Together, run_together};
 use place::Place;
 use replies::{Replies, Reply};
@@ -125,7 +126,7 @@ impl DynamicQueue {
             let gathering = if self.instances.has_free() { max_rows as usize } else { 0 };
             let candidate = Candidate { signature, rows, arrived: arrived.into_std(), terms, payload };
             let ticket = state.batcher.push(candidate, self.max_size.max(gathering));
-            ticket.map_err(|full| self.overloaded(full))?
+            ticket.map_err(|full| queue_full(&self.spec.name, full))?
         };
         self.metrics.entered(1);
         let place = Place::new(self, ticket);
@@ -273,24 +274,6 @@ impl DynamicQueue {
         for waiting in waiting {
             let _ = waiting.reply.send(Err(error.clone()));
         }
-    }
-
-    fn overloaded(&self, full: Full) -> Error {
-        let model = &self.spec.name;
-        Error::overloaded(match full {
-            Full::Queue(bound) => format!(
-                "Exceeds maximum queue size: {bound} requests wait for model '{model}' already, as many as max_queue_size \
-                 allows; send it again later"
-            ),
-            Full::Level(0, bound) => format!(
-                "Exceeds maximum queue size: {bound} requests wait for model '{model}' already, as many as max_queue_size of \
-                 its queue policy allows; send it again later"
-            ),
-            Full::Level(level, bound) => format!(
-                "Exceeds maximum queue size: {bound} requests of priority level {level} wait for model '{model}' already, as \
-                 many as max_queue_size of its queue policy allows; send it again later"
-            ),
-        })
     }
 }
 

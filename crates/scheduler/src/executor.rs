@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::limits::{Grant, Limits, ModelLimits, ResourceLimit};
+use crate::refusal::shutting_down;
 
 /// The right to run something, one of as many as there are places in the [`Executor`]; dropping it gives it back.
 #[derive(Debug)]
@@ -124,9 +125,7 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
             }
         },
     };
-    ended.map(Ok).map_err(|error| {
-        Error::unavailable("the server is shutting down, the request was not run; send it again").with_source(error)
-    })
+    ended.map(Ok).map_err(shutting_down)
 }
 
 /// A permit that may be given back before its work is done.

@@ -21,6 +21,7 @@ mod metric;
 mod metric_options;
 mod model;
 mod queue;
+mod refusal;
 mod response_cache;
 mod responses;
 mod sequence;

@@ -35,7 +35,7 @@ pub struct ScheduledModel {
 /// Where requests wait.
 pub(crate) enum Line {
     /// Each runs on its own.
-    Single(Queue),
+    Single(Arc<Queue>),
     /// Those that wait together run together.
     Batching(Arc<DynamicQueue>),
     /// Those of a sequence run one after the other on one instance.
@@ -54,7 +54,7 @@ impl Line {
         let batching = DynamicQueue::new(spec.clone(), instances.clone(), executor.clone(), config, metrics.clone());
         let (max_size, waiting) = (config.max_queue_size, AtomicUsize::new(0));
         let single = || Queue { instances, executor, max_size, waiting, pending: metrics.pending() };
-        batching.map_or_else(|| Line::Single(single()), Line::Batching)
+        batching.map_or_else(|| Line::Single(Arc::new(single())), Line::Batching)
     }
 }
 
@@ -104,27 +104,29 @@ impl ScheduledModel {
     /// Runs the request as a batch of its own, once it is its turn.
     async fn run_alone(
         &self,
-        queue: &Queue,
+        queue: &Arc<Queue>,
         request: InferRequest,
         expected: &Expectation,
         arrived: Instant,
         deadline: Option<Instant>,
     ) -> Result<Answer> {
-        let Turn { instance, permit } = queue.turn(deadline).await?;
-        let queued = arrived.elapsed();
-        self.metrics.waited(queued);
-        let batch = Batch { requests: vec![request] };
-        let result = match instance.is_brief(&batch) {
-            true => run_batch(&self.info.spec, instance, batch),
-            false => {
-                let spec = self.info.spec.clone();
-                let execution = run_blocking(permit, deadline, move || run_batch(&spec, instance, batch));
-                execution.await?.map_err(|Overdue| overdue(&self.info.spec.name))?
-            }
+        let (spec, metrics, rows) = (self.info.spec.clone(), self.metrics.clone(), expected.batch_size());
+        let run = async move |Turn { instance, permit }| {
+            let queued = arrived.elapsed();
+            metrics.waited(queued);
+            let batch = Batch { requests: vec![request] };
+            let result = match instance.is_brief(&batch) {
+                true => run_batch(&spec, instance, batch),
+                false => {
+                    let of_batch = spec.clone();
+                    let execution = run_blocking(permit, deadline, move || run_batch(&of_batch, instance, batch));
+                    execution.await?.map_err(|Overdue| overdue(&spec.name))?
+                }
+            };
+            metrics.executed(rows, result.as_ref().ok().map(|response| &response.timing));
+            Ok(Answer { queued, result })
         };
-        let timing = result.as_ref().ok().map(|response| &response.timing);
-        self.metrics.executed(expected.batch_size(), timing);
-        Ok(Answer { queued, result })
+        queue.in_turn(deadline, run).await
     }
 
     pub(crate) fn finish(&self, expected: &Expectation, mut response: InferResponse) -> Result<InferResponse> {

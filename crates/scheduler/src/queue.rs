@@ -1,14 +1,18 @@
 //! Where requests of one model wait for an instance and for their turn in the process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
-use inference::{Error, Result};
+use inference::Result;
 use metrics::Gauge;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::batcher::Full;
 use crate::executor::{ExecutionPermit, Executor};
 use crate::instances::{InstancePool, Lease};
+use crate::refusal::{late, queue_full, shutting_down};
 
 /// The queue of one model. Waiting requests are futures: dropping one takes it out of the queue.
 pub(crate) struct Queue {
@@ -26,21 +30,53 @@ pub(crate) struct Turn {
 }
 
 impl Queue {
-    /// Waits for this request's turn, at most until `deadline`.
+    /// Waits for this request's turn, at most until `deadline`, and then awaits what `run` makes of it.
+    ///
+    /// What has to wait goes on in a task of its own. Nobody may poll this future for as long as a client reads nothing from
+    /// the stream that it is a part of; instances and places in the process are given to those who wait in their order, and
+    /// what is given to somebody asleep is kept from everybody else.
     ///
     /// # Errors
-    /// Overloaded when too many wait; Unavailable when the deadline passes (as Triton has it) or no instance is left.
-    pub(crate) async fn turn(&self, deadline: Option<Instant>) -> Result<Turn> {
+    /// Overloaded when too many wait; Unavailable when the deadline passes (as Triton has it) or no instance is left; what
+    /// `run` ends in.
+    pub(crate) async fn in_turn<T, F>(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+        run: impl FnOnce(Turn) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+        T: Send + 'static,
+    {
         self.refuse_late(deadline)?;
         let instance = match self.instances.try_lease()? {
             Some(instance) => match self.executor.try_permit(instance.index()) {
-                Some(permit) => return Ok(Turn { instance, permit }),
+                Some(permit) => return run(Turn { instance, permit }).await,
                 None => Some(instance),
             },
             None => None,
         };
         let place = self.enter()?;
-        let turn = self.wait(instance);
+        let mut turn = Box::pin(self.clone().wait(instance, deadline, place.clone()));
+        // Asked here for the first time: requests wait in the order in which they came, not in that of their tasks.
+        if let Poll::Ready(turn) = futures::poll!(&mut turn) {
+            return run(turn?).await;
+        }
+        let waiting = tokio::spawn(async move { run(turn.await?).await });
+        let ended = AbortOnDropHandle::new(waiting).await;
+        drop(place);
+        ended.unwrap_or_else(|gone| Err(shutting_down(gone)))
+    }
+
+    async fn wait(self: Arc<Self>, instance: Option<Lease>, deadline: Option<Instant>, place: Place) -> Result<Turn> {
+        let turn = async {
+            let instance = match instance {
+                Some(instance) => instance,
+                None => self.instances.lease().await?,
+            };
+            let permit = self.executor.permit(instance.index()).await;
+            Ok(Turn { instance, permit })
+        };
         let turn = match deadline {
             Some(deadline) => timeout_at(deadline, turn).await.map_err(|_elapsed| late(self.instances.model()))??,
             None => turn.await?,
@@ -51,28 +87,14 @@ impl Queue {
         Ok(turn)
     }
 
-    async fn wait(&self, instance: Option<Lease>) -> Result<Turn> {
-        let instance = match instance {
-            Some(instance) => instance,
-            None => self.instances.lease().await?,
-        };
-        let permit = self.executor.permit(instance.index()).await;
-        Ok(Turn { instance, permit })
-    }
-
-    fn enter(&self) -> Result<Place<'_>> {
+    fn enter(self: &Arc<Self>) -> Result<Place> {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         self.pending.increment(1.0);
-        let place = Place(self);
-        if before >= self.max_size {
-            return Err(Error::overloaded(format!(
-                "Exceeds maximum queue size: {} requests wait for model '{}' already, as many as max_queue_size allows; \
-                 send it again later",
-                self.max_size,
-                self.instances.model()
-            )));
+        let place = Place(Arc::new(Entry { queue: self.clone(), left: AtomicBool::new(false) }));
+        match before >= self.max_size {
+            true => Err(queue_full(self.instances.model(), Full::Queue(self.max_size))),
+            false => Ok(place),
         }
-        Ok(place)
     }
 
     fn refuse_late(&self, deadline: Option<Instant>) -> Result<()> {
@@ -83,17 +105,21 @@ impl Queue {
     }
 }
 
-/// The time that a request may wait is over.
-pub(crate) fn late(model: &str) -> Error {
-    Error::unavailable(format!("Request timeout expired while it waited for model '{model}'"))
+/// A place in the queue. The first clone that is dropped gives it up: the turn has come, or nobody waits for it any more.
+#[derive(Clone)]
+struct Place(Arc<Entry>);
+
+struct Entry {
+    queue: Arc<Queue>,
+    left: AtomicBool,
 }
 
-/// A place in the queue.
-struct Place<'q>(&'q Queue);
-
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.pending.decrement(1.0);
+        let Entry { queue, left } = &*self.0;
+        if !left.swap(true, Ordering::Relaxed) {
+            queue.waiting.fetch_sub(1, Ordering::Relaxed);
+            queue.pending.decrement(1.0);
+        }
     }
 }

@@ -22,12 +22,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use crate::batcher::Full;
 use crate::batcher::signature::Signature;
 use crate::dynamic::{Answer, later};
 use crate::executor::{ExecutionPermit, Executor, run_blocking};
 use crate::instances::{InstancePool, Lease};
 use crate::metric::ModelMetrics;
-use crate::queue::late;
+use crate::refusal::{late, queue_full};
 use crate::together::{Together, run_together};
 use decide::{Next, Row};
 use place::Place;
@@ -170,7 +171,7 @@ impl SequenceQueue {
         let model = &self.spec.name;
         match refusal {
             Refusal::NotStarted(why) => refusal::not_started(model, request_id, id, why),
-            Refusal::Full(bound) => refusal::full(model, bound),
+            Refusal::Full(bound) => queue_full(model, Full::Queue(bound)),
             Refusal::NoInstance => {
                 let dead = self.instances.first().and_then(|instance| instance.try_lease().err());
                 dead.unwrap_or_else(|| Error::unavailable(format!("model '{model}' was loaded without instances")))

@@ -9,6 +9,11 @@ pub(crate) const PRIORITY: &str = "priority";
 /// The parameter with the microseconds that a request may wait.
 pub(crate) const TIMEOUT: &str = "timeout";
 
+/// Whether a parameter says how its request waits, not what it asks.
+pub(crate) fn is_of_the_queue(parameter: &str) -> bool {
+    [PRIORITY, TIMEOUT].contains(&parameter)
+}
+
 /// The inputs that a request has, their shapes but for the batch dimension (and but for those that may differ), and the
 /// parameters that the model sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,7 +32,7 @@ impl Signature {
         let mut parameters = String::new();
         for (name, value) in &request.parameters {
             // A sequence is another model's business, where this one knows none.
-            if name != PRIORITY && name != TIMEOUT && !SequencePlace::is_parameter(name) {
+            if !is_of_the_queue(name) && !SequencePlace::is_parameter(name) {
                 // Writing to a string cannot fail.
                 let _ = write!(parameters, "{name:?}:{value:?},");
             }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use inference::{Error, Result};
+use inference::Result;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, DynamicQueue};
 use crate::batcher::Ticket;
 use crate::executor::overdue;
-use crate::queue::late;
+use crate::refusal::{late, shutting_down};
 
 /// A place in the queue; dropping it leaves the queue, if the request still waits there.
 pub(super) struct Place<'q> {
@@ -53,10 +53,7 @@ impl<'q> Place<'q> {
 
     fn answered(&mut self, answer: Result<Result<Answer>, oneshot::error::RecvError>) -> Result<Answer> {
         self.ticket = None;
-        answer.unwrap_or_else(|gone| {
-            let message = "the server is shutting down, the request was not run; send it again";
-            Err(Error::unavailable(message).with_source(gone))
-        })
+        answer.unwrap_or_else(|gone| Err(shutting_down(gone)))
     }
 
     /// Leaves the queue; false when the request is not there any more.

@@ -2,8 +2,7 @@
 
 use inference::{InferRequest, NamedTensor, Parameter, Parameters};
 
-/// Parameters that say how a request waits, not what it asks.
-const OF_THE_QUEUE: [&str; 2] = ["priority", "timeout"];
+use crate::batcher::signature::is_of_the_queue;
 
 /// A digest of a model and a request to it.
 ///
@@ -53,7 +52,7 @@ impl Digest {
     }
 
     fn parameters(&mut self, parameters: &Parameters) {
-        for (name, value) in parameters.iter().filter(|(name, _)| !OF_THE_QUEUE.contains(&name.as_str())) {
+        for (name, value) in parameters.iter().filter(|(name, _)| !is_of_the_queue(name)) {
             self.bytes(name.as_bytes());
             match value {
                 Parameter::Bool(value) => self.bytes(&[0, u8::from(*value)]),

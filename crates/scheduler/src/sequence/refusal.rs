@@ -37,14 +37,6 @@ pub(super) fn not_started(model: &str, request_id: &str, id: &CorrelationId, why
     ))
 }
 
-/// Too many wait.
-pub(super) fn full(model: &str, bound: usize) -> Error {
-    Error::overloaded(format!(
-        "Exceeds maximum queue size: {bound} requests wait for model '{model}' already, as many as max_queue_size allows; send \
-         it again later"
-    ))
-}
-
 /// A request that waited behind the one that was to start its sequence, which left.
 pub(super) fn orphaned(model: &str) -> Error {
     Error::unavailable(format!(
