@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -22,6 +22,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use crate::answers::Answers;
+use crate::eager::Eager;
 use crate::serve::ServeConfig;
 use crate::tls::Tls;
 use crate::unread;
@@ -44,7 +45,7 @@ pub(crate) struct Stages {
 /// What a connection needs to be served.
 pub(crate) struct Connection {
     pub(crate) router: Router,
-    pub(crate) builder: Builder<TokioExecutor>,
+    pub(crate) builder: Builder<Eager>,
     pub(crate) config: Arc<ServeConfig>,
     pub(crate) stages: Stages,
     /// Counts connections that were cut with a request in flight.

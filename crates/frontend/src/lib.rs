@@ -13,6 +13,7 @@ mod compression;
 mod config;
 mod connection;
 mod decoupled;
+mod eager;
 mod encoding;
 mod forward;
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures::FutureExt;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::connection::{Connection, Stages};
+use crate::eager::Eager;
 use crate::tls::Tls;
 
 /// Bounds on connections, and how they end.
@@ -121,8 +122,8 @@ pub async fn serve(
     server.finish(config.drain_timeout).await
 }
 
-fn builder(config: &ServeConfig) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(config: &ServeConfig) -> Builder<Eager> {
+    let mut builder = Builder::new(Eager);
     // Vectored writes: tensors reach the kernel from where they lie.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(config.idle_timeout).writev(true);
     builder
@@ -138,7 +139,7 @@ fn builder(config: &ServeConfig) -> Builder<TokioExecutor> {
 
 struct Server {
     router: Router,
-    builder: Builder<TokioExecutor>,
+    builder: Builder<Eager>,
     config: Arc<ServeConfig>,
     stages: Stages,
     permits: Arc<Semaphore>,
