@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 /// How many requests are under way at once.
 const CLIENTS: [usize; 4] = [1, 4, 16, 64];
-const PROTOCOLS: [Protocol; 2] = [Protocol::Http, Protocol::Grpc];
+const PROTOCOLS: [Protocol; 3] = [Protocol::Http, Protocol::Grpc, Protocol::GrpcUnshared];
 const WORKLOADS: [Workload; 3] = [
     Workload { name: "identity, 16 B", model: "identity.tar.gz", options: &["--shape", "INPUT0:4"] },
     Workload { name: "identity, 600 KB", model: "identity.tar.gz", options: &["--shape", "INPUT0:150528"] },
@@ -58,7 +58,7 @@ struct Run {
 }
 
 fn rows() -> Vec<Row> {
-    let row = |workload: Workload, clients| Row { workload, clients, runs: [Vec::new(), Vec::new()] };
+    let row = |workload: Workload, clients| Row { workload, clients, runs: PROTOCOLS.map(|_| Vec::new()) };
     WORKLOADS.into_iter().flat_map(|workload| CLIENTS.map(|clients| row(workload, clients))).collect()
 }
 
@@ -67,7 +67,7 @@ impl Row {
         for (protocol, runs) in PROTOCOLS.into_iter().zip(&mut self.runs) {
             let address = match protocol {
                 Protocol::Http => panoply.address(),
-                Protocol::Grpc => panoply.grpc_address()?,
+                Protocol::Grpc | Protocol::GrpcUnshared => panoply.grpc_address()?,
             };
             let (begin, before) = (Instant::now(), machine::cpu_time(panoply.process())?);
             let report = client.run(&self.workload, protocol, address, self.clients, window)?;
@@ -79,21 +79,28 @@ impl Row {
 }
 
 fn table(rows: &[Row]) -> Table {
+    let heads = PROTOCOLS.map(|protocol| format!("{protocol}: inf/s"));
     let mut columns = vec!["inferences a second, latency in µs", "clients"];
-    columns.extend(["HTTP inf/s", "p50", "p99", "server's cores"]);
-    columns.extend(["gRPC inf/s", "p50", "p99", "server's cores", "gRPC : HTTP"]);
+    for (protocol, head) in PROTOCOLS.into_iter().zip(&heads) {
+        columns.extend([head, "p50", "p99", "server's cores"]);
+        if protocol != Protocol::Http {
+            columns.push(": HTTP");
+        }
+    }
     let mut table = Table::new(&columns);
     for row in rows {
         let mut cells = vec![row.workload.name.to_owned(), row.clients.to_string()];
-        for runs in &row.runs {
+        let [http, ..] = &row.runs;
+        for (protocol, runs) in PROTOCOLS.into_iter().zip(&row.runs) {
             let of = |value: fn(&Run) -> f64| figure(median(runs.iter().map(value)));
             cells.extend([of(|run| run.report.per_second), of(|run| run.report.p50), of(|run| run.report.p99)]);
             cells.push(of(|run| run.cores));
+            if protocol != Protocol::Http {
+                // Pairs of one round, so that a neighbour who came and went weighs on both sides.
+                let ratios = http.iter().zip(runs).map(|(http, run)| run.report.per_second / http.report.per_second);
+                cells.push(figure(median(ratios)));
+            }
         }
-        let [http, grpc] = &row.runs;
-        // Pairs of one round, so that a neighbour who came and went weighs on both sides.
-        let ratios = http.iter().zip(grpc).map(|(http, grpc)| grpc.report.per_second / http.report.per_second);
-        cells.push(figure(median(ratios)));
         table.row(cells);
     }
     table

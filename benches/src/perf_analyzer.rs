@@ -13,8 +13,20 @@ use anyhow::{Context, Result, bail};
 pub enum Protocol {
     /// KServe v2 over HTTP/1.1, with binary tensors.
     Http,
-    /// `ModelInfer` over gRPC.
+    /// `ModelInfer` over gRPC, as the client does it by itself: up to six clients share one connection.
     Grpc,
+    /// `ModelInfer` over gRPC with a connection for each client, as over HTTP.
+    GrpcUnshared,
+}
+
+impl Protocol {
+    /// What `-i` takes.
+    fn option(self) -> &'static str {
+        match self {
+            Protocol::Http => "HTTP",
+            Protocol::Grpc | Protocol::GrpcUnshared => "gRPC",
+        }
+    }
 }
 
 impl fmt::Display for Protocol {
@@ -22,6 +34,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Http => "HTTP",
             Protocol::Grpc => "gRPC",
+            Protocol::GrpcUnshared => "gRPC, a connection each",
         })
     }
 }
@@ -83,7 +96,10 @@ impl PerfAnalyzer {
         let report = folder.path().join("report.csv");
         let mut command = Command::new(self.folder.join("perf_analyzer"));
         command.env("LD_LIBRARY_PATH", &self.folder).stdin(Stdio::null()).current_dir(folder.path());
-        command.args(["-m", workload.model, "-i", &protocol.to_string(), "-u", &server.to_string()]);
+        if protocol == Protocol::GrpcUnshared {
+            command.env("TRITON_CLIENT_GRPC_CHANNEL_MAX_SHARE_COUNT", "1");
+        }
+        command.args(["-m", workload.model, "-i", protocol.option(), "-u", &server.to_string()]);
         command.args(["--concurrency-range", &clients.to_string(), "--max-threads", &clients.to_string()]);
         command.args(["-p", &window.as_millis().to_string(), "-s", "20", "-r", "10"]);
         command.args(workload.options).arg("-f").arg(&report);
