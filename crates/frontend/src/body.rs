@@ -16,14 +16,11 @@ use http_body_util::BodyExt;
 use inference::{Error, ErrorKind};
 
 use crate::admission::{Admission, BodyShare};
-use crate::compression::Inflater;
+use crate::compression::{Inflater, LONG_COMPRESSED};
 use crate::encoding;
 use crate::gathered::Gathered;
 use crate::infer::off_thread;
 use crate::status::{Failure, Refusal};
-
-/// Compressed bytes that can take longer than a hop to another thread is worth saving: they may grow a thousandfold.
-const LONG_COMPRESSED: usize = 4 << 10;
 
 /// Bounds on reading a body.
 #[derive(Clone, Copy, Debug)]
@@ -119,15 +116,22 @@ pub(crate) fn check_size(size: u64, limit: u64) -> Result<(), Failure> {
 /// # Errors
 /// When they do not arrive in time, or the body breaks off.
 pub(crate) async fn next_part(body: &mut Body, bounds: Bounds<'_>) -> Result<Option<Bytes>, Failure> {
+    tokio::time::timeout(bounds.timeout, part(body)).await.map_err(|_| {
+        let seconds = bounds.timeout.as_secs_f64();
+        Failure::Refused(
+            Refusal::BodyTimeout,
+            format!("the next part of the request's body did not arrive within {seconds} s"),
+        )
+    })?
+}
+
+/// The same, however long it takes.
+///
+/// # Errors
+/// When the body breaks off.
+pub(crate) async fn part(body: &mut Body) -> Result<Option<Bytes>, Failure> {
     loop {
-        let frame = tokio::time::timeout(bounds.timeout, body.frame()).await.map_err(|_| {
-            let seconds = bounds.timeout.as_secs_f64();
-            Failure::Refused(
-                Refusal::BodyTimeout,
-                format!("the next part of the request's body did not arrive within {seconds} s"),
-            )
-        })?;
-        match frame {
+        match body.frame().await {
             None => return Ok(None),
             Some(Err(error)) => {
                 return Err(Error::new(ErrorKind::Cancelled, "the request's body broke off").with_source(error).into());
@@ -164,9 +168,12 @@ impl AsRef<[u8]> for Guarded {
     }
 }
 
-/// The same bytes; while there are any of them, there is the guard.
-pub(crate) fn guarded(bytes: Bytes, guard: Guard) -> Bytes {
-    Bytes::from_owner(Guarded { bytes, _guard: guard })
+/// Keeps `guard` until the last of the parts was written: they are, in their order. A body is gone earlier: hyper takes all of
+/// it, and then writes it.
+pub(crate) fn guard_last(parts: &mut [Bytes], guard: Option<Guard>) {
+    if let (Some(guard), Some(last)) = (guard, parts.last_mut()) {
+        *last = Bytes::from_owner(Guarded { bytes: std::mem::take(last), _guard: guard });
+    }
 }
 
 impl Frames {
@@ -179,12 +186,9 @@ impl Frames {
         Frames { trailers: Some(trailers), ..self }
     }
 
-    /// Keeps `guard` until the last part was written. The body itself is gone earlier: hyper takes all of it, and then
-    /// writes it.
+    /// Keeps `guard` until the last part was written, as [`guard_last`] does.
     pub(crate) fn guarded(mut self, guard: Option<Guard>) -> Self {
-        if let (Some(guard), Some(last)) = (guard, self.parts.back_mut()) {
-            *last = guarded(std::mem::take(last), guard);
-        }
+        guard_last(self.parts.make_contiguous(), guard);
         self
     }
 

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::compression::{self, Encoding};
-use crate::infer::off_thread;
 use crate::status::{Failure, Refusal};
 
 /// What bodies may be compressed with, as the header `Accept-Encoding` says it.
@@ -12,8 +11,6 @@ pub(crate) const SUPPORTED: HeaderValue = HeaderValue::from_static("gzip, deflat
 
 /// Smaller answers fit one packet, compressed or not.
 const WORTH_IT: usize = 1 << 10;
-/// Bytes that take longer to compress than a hop to another thread is worth saving.
-const LONG: usize = 32 << 10;
 /// A model's numbers hardly shrink further however long one tries.
 const LEVEL: u32 = 1;
 
@@ -72,12 +69,7 @@ pub(crate) async fn compress(encoding: Encoding, parts: Vec<Bytes>, headers: &mu
     if size < WORTH_IT {
         return (parts, false);
     }
-    let compressed = if size > LONG {
-        let parts = parts.clone();
-        off_thread(move || compression::compress(encoding, LEVEL, &parts)).await
-    } else {
-        compression::compress(encoding, LEVEL, &parts)
-    };
+    let compressed = compression::pack(encoding, LEVEL, parts.clone()).await;
     if compressed.len() >= size {
         return (parts, false);
     }

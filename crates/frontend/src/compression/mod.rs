@@ -10,7 +10,14 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 
 pub(crate) use self::inflate::Inflater;
 use crate::admission::BodyShare;
+use crate::body::Whole;
+use crate::infer::off_thread;
 use crate::status::Failure;
+
+/// Bytes that take longer to compress than a hop to another thread is worth saving.
+const LONG: usize = 32 << 10;
+/// Compressed bytes that can take longer to unpack: they may grow a thousandfold.
+pub(crate) const LONG_COMPRESSED: usize = 4 << 10;
 
 /// A way of compressing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +46,34 @@ impl Encoding {
 /// # Errors
 /// BodyTooLarge past `max_size`, Overloaded when all bodies together would hold too many bytes, InvalidArgument when the
 /// bytes are not what `encoding` says.
-pub(crate) fn decompress(
+pub(crate) async fn unpack(
     encoding: Encoding,
-    bytes: &[u8],
+    bytes: Bytes,
     max_size: u64,
-    share: &mut BodyShare,
-) -> Result<Bytes, Failure> {
+    mut share: BodyShare,
+) -> Result<Whole, Failure> {
+    let is_long = bytes.len() > LONG_COMPRESSED;
+    let job = move || {
+        let bytes = decompress(encoding, &bytes, max_size, &mut share)?;
+        Ok(Whole { bytes, share })
+    };
+    if is_long { off_thread(job).await } else { job() }
+}
+
+fn decompress(encoding: Encoding, bytes: &[u8], max_size: u64, share: &mut BodyShare) -> Result<Bytes, Failure> {
     let mut inflater = Inflater::new(encoding, max_size, None);
     inflater.add(bytes, share)?;
     inflater.whole()
 }
 
 /// Packs `parts`, one after the other; `level` is 0 (fast) to 9 (small).
+pub(crate) async fn pack(encoding: Encoding, level: u32, parts: Vec<Bytes>) -> Bytes {
+    let is_long = parts.iter().map(Bytes::len).sum::<usize>() > LONG;
+    let job = move || compress(encoding, level, &parts);
+    if is_long { off_thread(job).await } else { job() }
+}
+
+/// [`pack`] on this thread.
 pub(crate) fn compress(encoding: Encoding, level: u32, parts: &[Bytes]) -> Bytes {
     let level = Compression::new(level);
     const IN_MEMORY: &str = "invariant: writing to memory does not fail";

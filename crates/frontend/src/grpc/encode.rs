@@ -1,4 +1,4 @@
-//! Writes a `ModelInferResponse`. Outputs are raw, and share the response's bytes until tonic writes the message.
+//! Writes a `ModelInferResponse`. Outputs are raw, and share the response's bytes.
 
 use std::borrow::Cow;
 
@@ -12,6 +12,9 @@ use protocol::message_size;
 
 use crate::codec::{OutputChoice, classes_of, too_large};
 use crate::shared_memory::{self, Place};
+
+/// The parameter of a stream's answer that says whether it is the request's last.
+const FINAL_RESPONSE: &str = "triton_final_response";
 
 /// Writes a response to the request `id`; `model_name` is the name that the client used.
 ///
@@ -85,6 +88,11 @@ pub(super) fn tell(message: &mut ModelInferResponse, headers: &HeaderMap) {
             message.parameters.insert(name.as_str().to_owned(), value);
         }
     }
+}
+
+/// Tells on a stream whether an answer is the last to its request.
+pub(super) fn tell_last(message: &mut ModelInferResponse, is_last: bool) {
+    message.parameters.insert(FINAL_RESPONSE.to_owned(), parameter(&Parameter::Bool(is_last)));
 }
 
 /// A parameter as the wire has it.

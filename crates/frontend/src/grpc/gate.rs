@@ -1,5 +1,4 @@
-//! What every call passes before tonic sees it; and what tonic refuses by itself, with the statuses and texts of the one
-//! table.
+//! What every call passes before tonic sees it.
 
 use std::time::Duration;
 
@@ -8,13 +7,10 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use http::HeaderValue;
-use inference::Error;
-use tonic::{Code, Status};
 
 use super::encoding::{self, ACCEPT_ENCODING};
 use super::message_timeout::MessageTimeout;
 use crate::config::GrpcCompression;
-use crate::status::{Failure, Refusal};
 
 /// Lets a call through, with bounds on its messages' time. tonic compresses an answer whenever its client could read it, with
 /// what the client names first.
@@ -32,22 +28,4 @@ pub(super) async fn pass(
         Some(packing) => request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(packing.name())),
     };
     next.run(request.map(|body| Body::new(MessageTimeout::new(body, body_timeout)))).await
-}
-
-/// What tonic refuses before there is a message.
-pub(super) fn of_tonic(status: &Status, max_size: u64) -> Failure {
-    match status.code() {
-        // A message's length, before and after it was decompressed.
-        Code::OutOfRange | Code::ResourceExhausted => Failure::Refused(
-            Refusal::BodyTooLarge,
-            format!(
-                "the request message is larger than the {max_size} bytes that --max-request-size allows; send a smaller \
-                 batch or raise it"
-            ),
-        ),
-        Code::Unimplemented => Failure::Refused(Refusal::Encoding, status.message().to_owned()),
-        Code::DeadlineExceeded => Failure::Refused(Refusal::BodyTimeout, status.message().to_owned()),
-        Code::Cancelled => Error::new(inference::ErrorKind::Cancelled, "the request's message broke off").into(),
-        _ => Error::invalid_argument(format!("the request message cannot be read: {}", status.message())).into(),
-    }
 }

@@ -2,63 +2,29 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use http::HeaderMap;
-use inference::{InferRequest, InferResponse, ModelKey, Parameters, Result, TargetModel};
+use inference::{InferRequest, InferResponse, ModelKey, Result};
 use protocol::grpc_service::{ModelInferRequest, ModelInferResponse};
-use protocol::message_size;
 
-use super::{decode, encode, timeout};
+use super::call::Head;
+use super::{decode, encode, wire};
 use crate::admission::BodyShare;
+use crate::body::Guard;
 use crate::codec::OutputChoice;
 use crate::shared_memory::{self, SharedOutput};
 use crate::status::Failure;
-use crate::telemetry::{InFlight, Surface, count_copy};
+use crate::telemetry::{InFlight, Surface};
 use crate::trace::RequestSpan;
-use crate::{App, body, decoupled, infer};
-
-/// What a call's metadata says.
-pub(super) struct Head {
-    target: Option<TargetModel>,
-    deadline: Option<Instant>,
-    /// What says what the caller traces.
-    caller: HeaderMap,
-    /// Metadata that becomes parameters of each request.
-    forwarded: Parameters,
-}
-
-impl Head {
-    pub(super) fn read(app: &App, headers: &HeaderMap, began: Instant) -> Result<Head> {
-        let deadline = timeout::of_call(headers)?.and_then(|timeout| began.checked_add(timeout));
-        let mut forwarded = Parameters::new();
-        if let Some(forward) = &app.config.grpc_header_forward {
-            forward.apply(headers, &mut forwarded);
-        }
-        Ok(Head {
-            target: infer::target(headers)?,
-            deadline,
-            caller: app.services.tracing.headers_of_caller(headers),
-            forwarded,
-        })
-    }
-
-    /// Adds what the call's metadata says to a message, which has the last word.
-    pub(super) fn forward(&self, message: &mut ModelInferRequest) {
-        for (name, value) in &self.forwarded {
-            message.parameters.entry(name.clone()).or_insert_with(|| encode::parameter(value));
-        }
-    }
-
-    /// The model that a message of the call is about.
-    pub(super) fn key(&self, message: &ModelInferRequest) -> Result<ModelKey> {
-        decode::key(self.target.clone(), &message.model_name, &message.model_version)
-    }
-}
+use crate::{App, decoupled, infer};
 
 /// An answer, and what is told about it in the call's metadata.
 pub(super) struct Answered {
     pub(super) message: ModelInferResponse,
     pub(super) headers: HeaderMap,
+    /// What must live until the message has been written.
+    pub(super) guard: Option<Guard>,
 }
 
 /// Records a request that failed.
@@ -70,19 +36,21 @@ pub(super) fn record(in_flight: InFlight, key: &ModelKey, failure: &Failure) {
 
 /// One of the answers to a request on a stream.
 pub(super) struct OneOfMany {
-    pub(super) message: ModelInferResponse,
+    /// As it goes to the socket.
+    pub(super) parts: Vec<Bytes>,
     pub(super) is_decoupled: bool,
-    /// The model said that it is the last.
-    pub(super) is_final: bool,
+    /// It says that it is the last.
+    pub(super) is_last: bool,
 }
 
 /// Lets a request in and runs it, traced if it is to be, or says that there are too many. Its message is in memory already,
-/// but soon gone when it is refused.
+/// and counted in `share`, but soon gone when it is refused.
 pub(super) fn many<'a>(
     app: &'a App,
     key: Result<ModelKey>,
     head: &'a Head,
     message: ModelInferRequest,
+    share: BodyShare,
     began: Instant,
 ) -> BoxStream<'a, Result<OneOfMany>> {
     Box::pin(async_stream::stream! {
@@ -95,7 +63,7 @@ pub(super) fn many<'a>(
         };
         let mut span = app.services.tracing.begin(&key, &head.caller, Surface::Grpc, began);
         let mut failed = None;
-        let mut answers = many_in(span.as_mut(), app, key, head.deadline, message);
+        let mut answers = many_in(span.as_mut(), app, key, head, message, share);
         while let Some(answer) = answers.next().await {
             failed = answer.as_ref().err().map(|error| Failure::from(error.clone()));
             yield answer;
@@ -111,16 +79,13 @@ fn many_in<'a>(
     mut span: Option<&'a mut RequestSpan>,
     app: &'a App,
     key: ModelKey,
-    deadline: Option<Instant>,
+    head: &'a Head,
     message: ModelInferRequest,
+    mut share: BodyShare,
 ) -> BoxStream<'a, Result<OneOfMany>> {
     Box::pin(async_stream::try_stream! {
         let _request = app.services.admission.enter()?;
-        let mut body = app.services.admission.body();
-        body.add(message_size(&message))?;
-        // tonic gathers a message's frames in one buffer.
-        count_copy("grpc_message_in", message.raw_input_contents.iter().map(bytes::Bytes::len).sum());
-        let (mut request, asked) = read(app, &key, deadline, message, &mut body).await?;
+        let (mut request, asked) = read(app, &key, head.deadline, message, &mut share).await?;
         if let Some(span) = &mut span {
             span.admit(&mut request);
         }
@@ -132,12 +97,12 @@ fn many_in<'a>(
                 span.answer(&response);
             }
             let is_decoupled = response.model.as_ref().is_some_and(|model| model.spec.decoupled);
-            let is_final = response.is_final;
-            let Answered { mut message, headers } = asked.answer(app, &key, response).await?;
-            // tonic writes a message into one buffer.
-            count_copy("grpc_message_out", message.raw_output_contents.iter().map(bytes::Bytes::len).sum());
+            let is_last = response.is_final || !is_decoupled;
+            let Answered { mut message, headers, guard } = asked.answer(app, &key, response).await?;
             encode::tell(&mut message, &headers);
-            yield OneOfMany { message, is_decoupled, is_final };
+            encode::tell_last(&mut message, is_last);
+            let parts = head.pack(wire::frame_of_stream(String::new(), message)?, guard).await?;
+            yield OneOfMany { parts, is_decoupled, is_last };
         }
     })
 }
@@ -208,11 +173,7 @@ impl Asked {
             infer::cache_headers(&mut headers, outcome);
         }
         let (name, max_size) = (infer::name(key, &response), app.config.max_response_size);
-        let mut message = encode::response(&response, self.id.clone(), name, &self.outputs, max_size)?;
-        // The message is written after this call.
-        if let (Some(guard), Some(last)) = (response.guard, message.raw_output_contents.last_mut()) {
-            *last = body::guarded(std::mem::take(last), guard);
-        }
-        Ok(Answered { message, headers })
+        let message = encode::response(&response, self.id.clone(), name, &self.outputs, max_size)?;
+        Ok(Answered { message, headers, guard: response.guard })
     }
 }

@@ -10,24 +10,39 @@ use crate::admission::BodyShare;
 use crate::body::{self, Bounds, Whole};
 use crate::compression::{self, Encoding};
 use crate::gathered::Gathered;
-use crate::infer::off_thread;
 use crate::status::Failure;
 
-/// Compressed messages from this size on are unpacked on a thread of their own.
-const LONG_COMPRESSED: usize = 64 << 10;
+/// Why a message was not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// It is refused; the next one can be read.
+    Message(Failure),
+    /// What comes next in the call cannot be told.
+    Call(Failure),
+}
+
+impl Unread {
+    fn into_failure(self) -> Failure {
+        match self {
+            Unread::Message(failure) | Unread::Call(failure) => failure,
+        }
+    }
+}
 
 /// What is left of a call's body.
 pub(super) struct Messages {
     body: Body,
     /// What has arrived and belongs to the next message.
     rest: Bytes,
+    /// Bytes still to come of the message that was last begun.
+    left: usize,
     /// What messages are compressed with, where they are.
     encoding: Option<Encoding>,
 }
 
 impl Messages {
     pub(super) fn new(body: Body, encoding: Option<Encoding>) -> Self {
-        Messages { body, rest: Bytes::new(), encoding }
+        Messages { body, rest: Bytes::new(), left: 0, encoding }
     }
 
     /// The one message of a call that has one.
@@ -37,13 +52,32 @@ impl Messages {
     pub(super) async fn only(mut self, bounds: Bounds<'_>) -> Result<Whole, Failure> {
         let first = self.part(bounds).await?;
         let message = match first {
-            Some(part) => self.message(part, bounds).await?,
+            Some(part) => self.message(part, bounds).await.map_err(Unread::into_failure)?,
             None => return Err(Error::invalid_argument("the call has no request message").into()),
         };
         if self.rest.is_empty() && self.part(bounds).await?.is_none() {
             return Ok(message);
         }
         Err(Error::invalid_argument("the call has more than the one request message that it may have").into())
+    }
+
+    /// The next message of a call that has any number; `None` when there are no more. Between two of them a client may be
+    /// silent for as long as it likes, or go away.
+    ///
+    /// # Errors
+    /// When it is over a bound, late, broken off, or not what its head says.
+    pub(super) async fn next(&mut self, bounds: Bounds<'_>) -> Result<Option<Whole>, Unread> {
+        while self.left > 0 {
+            self.piece(bounds).await.map_err(Unread::Call)?;
+        }
+        let mut start = std::mem::take(&mut self.rest);
+        if start.is_empty() {
+            match body::part(&mut self.body).await {
+                Ok(Some(part)) => start = part,
+                Ok(None) | Err(_) => return Ok(None),
+            }
+        }
+        self.message(start, bounds).await.map(Some)
     }
 
     /// The next bytes; `None` at the end.
@@ -60,8 +94,31 @@ impl Messages {
         part.ok_or_else(|| Error::new(ErrorKind::Cancelled, "the request's message broke off").into())
     }
 
+    /// The next of the bytes that are left of a message.
+    async fn piece(&mut self, bounds: Bounds<'_>) -> Result<Bytes, Failure> {
+        let mut part = self.more(bounds).await?;
+        self.rest = part.split_off(part.len().min(self.left));
+        self.left -= part.len();
+        Ok(part)
+    }
+
     /// The message that begins with `start`.
-    async fn message(&mut self, mut start: Bytes, bounds: Bounds<'_>) -> Result<Whole, Failure> {
+    async fn message(&mut self, start: Bytes, bounds: Bounds<'_>) -> Result<Whole, Unread> {
+        let (prefix, start) = self.prefix(start, bounds).await.map_err(Unread::Call)?;
+        let mut share = bounds.admission.body();
+        let bytes = self.payload(prefix, start, bounds, &mut share).await?;
+        if !prefix.compressed {
+            return Ok(Whole { bytes, share });
+        }
+        let Some(encoding) = self.encoding else {
+            let error = Error::invalid_argument("the request message is compressed, but no grpc-encoding says how");
+            return Err(Unread::Message(error.into()));
+        };
+        compression::unpack(encoding, bytes, bounds.size, share).await.map_err(Unread::Message)
+    }
+
+    /// A message's head, and the bytes behind it that have come.
+    async fn prefix(&mut self, mut start: Bytes, bounds: Bounds<'_>) -> Result<(Prefix, Bytes), Failure> {
         while start.len() < PREFIX {
             let mut joined = BytesMut::from(start);
             joined.extend_from_slice(&self.more(bounds).await?);
@@ -69,22 +126,7 @@ impl Messages {
         }
         let prefix = Prefix::read(start.split_to(PREFIX).as_ref().try_into().expect("invariant: as long as a prefix"))?;
         body::check_size(u64::from(prefix.length), bounds.size)?;
-        let mut share = bounds.admission.body();
-        let bytes = self.payload(prefix, start, bounds, &mut share).await?;
-        if !prefix.compressed {
-            return Ok(Whole { bytes, share });
-        }
-        let Some(encoding) = self.encoding else {
-            return Err(
-                Error::invalid_argument("the request message is compressed, but no grpc-encoding says how").into()
-            );
-        };
-        let max_size = bounds.size;
-        let unpack = move || {
-            let unpacked = compression::decompress(encoding, &bytes, max_size, &mut share);
-            unpacked.map(|bytes| Whole { bytes, share })
-        };
-        if prefix.length as usize > LONG_COMPRESSED { off_thread(unpack).await } else { unpack() }
+        Ok((prefix, start))
     }
 
     /// A message's bytes, which begin with `start`.
@@ -94,24 +136,24 @@ impl Messages {
         mut start: Bytes,
         bounds: Bounds<'_>,
         share: &mut BodyShare,
-    ) -> Result<Bytes, Failure> {
-        let length = prefix.length as usize;
-        if start.is_empty() && length > 0 {
-            start = self.more(bounds).await?;
+    ) -> Result<Bytes, Unread> {
+        let refused = |error: Error| Unread::Message(error.into());
+        self.left = prefix.length as usize;
+        if start.is_empty() && self.left > 0 {
+            start = self.more(bounds).await.map_err(Unread::Call)?;
         }
-        if start.len() >= length {
-            self.rest = start.split_off(length);
-            share.add(length)?;
+        self.rest = start.split_off(start.len().min(self.left));
+        self.left -= start.len();
+        share.add(start.len()).map_err(refused)?;
+        if self.left == 0 {
             return Ok(start);
         }
-        share.add(start.len())?;
         let tensors_at = if prefix.compressed { None } else { wire::tensors_at(&start) };
         let mut gathered = Gathered::new(Some(u64::from(prefix.length)), start.len(), tensors_at);
         gathered.add(&start);
-        while gathered.len() < length {
-            let mut part = self.more(bounds).await?;
-            self.rest = part.split_off(part.len().min(length - gathered.len()));
-            share.add(part.len())?;
+        while self.left > 0 {
+            let part = self.piece(bounds).await.map_err(Unread::Call)?;
+            share.add(part.len()).map_err(refused)?;
             gathered.add(&part);
         }
         Ok(gathered.whole("body_chunks"))

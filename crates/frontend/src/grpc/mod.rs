@@ -1,9 +1,11 @@
 //! The gRPC port: Triton's `inference.GRPCInferenceService`, `grpc.health.v1.Health`, and reflection.
 //!
-//! `ModelInfer`'s way: [`unary`] → [`messages`] (frames, decompression) → [`decode`] → the models → [`encode`] → [`wire`].
-//! Every other call's: [`gate`] (decides on compression) → tonic (frames, protobuf) → [`service`]. Errors become statuses in
-//! [`failure`] alone, by the table that HTTP uses too.
+//! Inference's way: [`unary`] or [`stream`] → [`messages`] (frames, decompression) → [`decode`] → the models → [`encode`] →
+//! [`wire`]. Every other call's: [`gate`] (decides on compression) → tonic (frames, protobuf) → [`service`]. Errors become
+//! statuses in [`failure`] alone, by the table that HTTP uses too.
 
+mod arrivals;
+mod call;
 mod contents;
 mod decode;
 mod describe;
@@ -54,6 +56,7 @@ use crate::status::Failure;
 use crate::{App, FrontendConfig, Services, restriction};
 
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const MODEL_STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// The routes of the gRPC port (8001). Streams take no further requests once `closing` is cancelled: they would keep their
 /// connections from ending.
@@ -63,7 +66,7 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
     let health = HealthService { control: services.control.clone(), closing: closing.clone() };
     let restrictions = config.grpc_restrictions.clone();
     let app = Arc::new(App { services, config });
-    let inference = GrpcInferenceServiceServer::new(InferenceGrpc { app: app.clone(), closing })
+    let inference = GrpcInferenceServiceServer::new(InferenceGrpc { app: app.clone() })
         .max_decoding_message_size(max_request_size)
         // Our own bound is checked before a response is encoded.
         .max_encoding_message_size(usize::MAX)
@@ -83,7 +86,8 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
     let router = routes
         .into_axum_router()
         .layer(from_fn(move |request, next| gate::pass(compression, body_timeout, request, next)))
-        .route(MODEL_INFER, post(unary::model_infer).with_state(app));
+        .route(MODEL_INFER, post(unary::model_infer).with_state(app.clone()))
+        .route(MODEL_STREAM_INFER, post(stream::model_stream_infer).with_state((app, closing)));
     restriction::guard_grpc(router, &restrictions)
         .layer(CatchPanicLayer::custom(panicked as fn(Box<dyn Any + Send>) -> Response))
 }

@@ -24,6 +24,11 @@ impl<T> Order<T> {
         Order { line: VecDeque::new() }
     }
 
+    /// How many requests are in line.
+    pub(super) fn len(&self) -> usize {
+        self.line.len()
+    }
+
     /// A request that is answered after those that were admitted before it.
     pub(super) fn admit(&mut self, ticket: Ticket) {
         self.line.push_back(Place { ticket, held: Vec::new(), ended: false });
@@ -89,13 +94,14 @@ mod tests {
         order.admit(2);
         assert!(order.answer(2, "c").is_empty());
         assert!(order.end(2).is_empty());
+        assert_eq!(order.len(), 3, "what has ended waits too");
         assert!(order.answer(0, "a1").len() == 1, "the first in line");
         assert!(order.release(0).is_empty(), "request 1 has not been answered");
         assert_eq!(order.answer(0, "a2"), ["a2"]);
         assert_eq!(order.answer(9, "never admitted"), ["never admitted"]);
         assert_eq!(order.answer(1, "b"), ["b"]);
         assert_eq!(order.end(1), ["c"]);
-        assert!(order.end(0).is_empty() && order.line.is_empty());
+        assert!(order.end(0).is_empty() && order.len() == 0);
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::stream::BoxStream;
+use futures::stream::Empty;
 use inference::{Error, ModelInfo, ModelKey, Result as InferenceResult};
 use protocol::grpc_service::grpc_inference_service_server::GrpcInferenceService;
 use protocol::grpc_service::{
@@ -19,18 +19,15 @@ use protocol::grpc_service::{
     SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
     TraceSettingResponse,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, describe, failure, logging, repository, shared_memory, statistics, stream, timeout, trace};
+use super::{decode, describe, failure, logging, repository, shared_memory, statistics, timeout, trace};
 use crate::Shared;
 
 /// The service.
 pub(super) struct InferenceGrpc {
     pub(super) app: Shared,
-    /// Cancelled when streams are to end.
-    pub(super) closing: CancellationToken,
 }
 
 impl InferenceGrpc {
@@ -118,13 +115,14 @@ impl GrpcInferenceService for InferenceGrpc {
         Err(failure::refuse(&ModelKey::default(), Error::internal("invariant: ModelInfer has a route of its own")))
     }
 
-    type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+    type ModelStreamInferStream = Empty<Result<ModelStreamInferResponse, Status>>;
 
+    /// Never called: the route of [`super::stream`] is in front of tonic's.
     async fn model_stream_infer(
         &self,
-        request: Request<Streaming<ModelInferRequest>>,
+        _: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        stream::answer(self.app.clone(), request, self.closing.clone()).map(Response::new)
+        Err(failure::refuse(&ModelKey::default(), Error::internal("invariant: a stream has a route of its own")))
     }
 
     async fn model_statistics(

@@ -2,55 +2,102 @@
 //! times.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream, FusedStream, SelectAll, Stream, StreamExt};
 use http::HeaderMap;
-use inference::{Error, ModelKey, Parameter};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use inference::{Error, ModelKey};
 use protocol::grpc_service::infer_parameter::ParameterChoice;
-use protocol::grpc_service::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use protocol::grpc_service::{ModelInferRequest, ModelInferResponse};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, Streaming};
+use tonic::Status;
 
+use super::arrivals::{Arrival, arrivals};
+use super::call::{self, Head};
 use super::decode::EMPTY_FINAL_RESPONSE;
-use super::infer::{self, Head};
+use super::infer;
+use super::messages::{Messages, Unread};
 use super::order::{Order, Ticket};
 use super::sequences::{Sequences, Turn};
-use super::{encode, failure, gate};
+use super::{encode, failure, wire};
 use crate::Shared;
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface};
 
-/// How many requests of one stream are worked on at once. Further ones stay on the wire.
+/// How many requests of one stream are worked on at once, and how many are in line to be answered. Further ones stay on the
+/// wire.
 const CONCURRENCY: usize = 32;
 /// Metadata by which a client asks that a failing request ends its stream with a status.
 const ERRORS_AS_STATUS: &str = "triton_grpc_error";
-/// The parameter of an answer that says whether it is the request's last.
-const FINAL_RESPONSE: &str = "triton_final_response";
 
-type Message = Result<ModelStreamInferResponse, Status>;
+/// An answer as it goes to the socket, or the end.
+type Message = Result<Vec<Bytes>, Status>;
 
-/// Answers a call; requests are read until `closing` is cancelled.
-pub(super) fn answer(
-    app: Shared,
-    request: Request<Streaming<ModelInferRequest>>,
+/// Answers a call; requests are read until the server is closing.
+pub(super) async fn model_stream_infer(
+    State((app, closing)): State<(Shared, CancellationToken)>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    if !call::is_grpc(&parts.headers) {
+        return call::no_call().1;
+    }
+    let head = match Head::read(&app, &parts.headers, Instant::now()) {
+        Ok(head) => head,
+        Err(failure) => {
+            crate::infer::log(&ModelKey::default(), &failure, &failure.status(false));
+            return call::refuse(&failure);
+        }
+    };
+    let requests = arrivals(app.clone(), Messages::new(body, head.encoding));
+    let call = Arc::new(Call { app, head, errors_as_status: wants_status(&parts.headers) });
+    let body = Body::new(StreamBody::new(frames(answers(call.clone(), requests, closing))));
+    call.head.answer(HeaderMap::new(), body)
+}
+
+fn answers(
+    call: Arc<Call>,
+    requests: impl Stream<Item = Arrival> + Send + 'static,
     closing: CancellationToken,
-) -> Result<BoxStream<'static, Message>, Status> {
-    let (metadata, _, requests) = request.into_parts();
-    let head = Head::read(&app, metadata.as_ref(), Instant::now());
-    let head = head.map_err(|error| failure::refuse(&ModelKey::default(), error))?;
-    let call = Arc::new(Call { app, head, errors_as_status: wants_status(metadata.as_ref()) });
+) -> impl Stream<Item = Message> + Send {
     let requests = Box::pin(requests.take_until(closing.clone().cancelled_owned()).fuse());
     let farewell = stream::once(async move { closing.is_cancelled() }).filter_map(async |closing| {
         closing.then(|| Err(failure::refuse(&ModelKey::default(), Error::unavailable("the server is shutting down"))))
     });
     let (running, order, free) = (SelectAll::new(), Order::new(), VecDeque::new());
-    Ok(Answers { call, requests, running, order, free, next: 0, is_broken: false, sequences: Sequences::default() }
-        .chain(farewell)
-        .boxed())
+    Answers { call, requests, running, order, free, next: 0, sequences: Sequences::default() }.chain(farewell)
+}
+
+/// What goes to the socket; the first status is the end.
+fn frames(answers: impl Stream<Item = Message> + Send) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+    async_stream::stream! {
+        let mut failure = None;
+        {
+            let mut answers = pin!(answers);
+            while let Some(answer) = answers.next().await {
+                match answer {
+                    Ok(parts) => for part in parts {
+                        yield Ok(Frame::data(part));
+                    },
+                    Err(status) => {
+                        failure = Some(status);
+                        break;
+                    }
+                }
+            }
+        }
+        yield Ok(Frame::trailers(call::trailers(failure.as_ref())));
+    }
 }
 
 fn wants_status(headers: &HeaderMap) -> bool {
@@ -75,26 +122,25 @@ enum Event {
 /// The answers of one call, in an order that [`Order`] decides. Dropping it cancels its requests.
 struct Answers {
     call: Arc<Call>,
-    requests: Pin<Box<dyn FusedStream<Item = Result<ModelInferRequest, Status>> + Send>>,
+    requests: Pin<Box<dyn FusedStream<Item = Arrival> + Send>>,
     running: SelectAll<BoxStream<'static, (Ticket, Event)>>,
     order: Order<Message>,
     /// What may leave.
     free: VecDeque<Message>,
     next: Ticket,
-    is_broken: bool,
     sequences: Sequences,
 }
 
 impl Answers {
-    /// Whether there are no more requests.
-    fn is_read(&self) -> bool {
-        self.is_broken || self.requests.is_terminated()
+    /// Whether another request may begin. The first in line is always under way, so that this changes with it.
+    fn has_room(&self) -> bool {
+        self.running.len() < CONCURRENCY && self.order.len() < CONCURRENCY
     }
 
-    fn begin(&mut self, request: Result<ModelInferRequest, Status>) {
+    fn begin(&mut self, request: Arrival) {
         let ticket = self.next;
         self.next += 1;
-        let turn = request.as_ref().map(|message| self.sequences.turn(message)).unwrap_or_default();
+        let turn = request.as_ref().map(|(message, _)| self.sequences.turn(message)).unwrap_or_default();
         let events = events(self.call.clone(), request, turn).chain(stream::once(async { Event::End }));
         self.order.admit(ticket);
         self.running.push(events.map(move |event| (ticket, event)).boxed());
@@ -109,18 +155,14 @@ impl Stream for Answers {
             if let Some(message) = self.free.pop_front() {
                 return Poll::Ready(Some(message));
             }
-            while self.running.len() < CONCURRENCY && !self.is_read() {
+            while self.has_room() && !self.requests.is_terminated() {
                 match self.requests.as_mut().poll_next(context) {
-                    Poll::Ready(Some(request)) => {
-                        // What follows a message that cannot be read is no message.
-                        self.is_broken = request.is_err();
-                        self.begin(request);
-                    }
+                    Poll::Ready(Some(request)) => self.begin(request),
                     Poll::Ready(None) | Poll::Pending => break,
                 }
             }
             if self.running.is_empty() {
-                return if self.is_read() { Poll::Ready(None) } else { Poll::Pending };
+                return if self.requests.is_terminated() { Poll::Ready(None) } else { Poll::Pending };
             }
             let Some((ticket, event)) = ready!(self.running.poll_next_unpin(context)) else { continue };
             let free = match event {
@@ -134,22 +176,15 @@ impl Stream for Answers {
 }
 
 /// Runs one request, and records its one outcome.
-fn events(
-    call: Arc<Call>,
-    request: Result<ModelInferRequest, Status>,
-    mut turn: Turn,
-) -> impl Stream<Item = Event> + Send {
+fn events(call: Arc<Call>, request: Arrival, mut turn: Turn) -> impl Stream<Item = Event> + Send {
     async_stream::stream! {
         // Held until the request has ended.
         turn.wait().await;
         let in_flight = InFlight::begin(Surface::Grpc);
-        let mut message = match request {
-            Ok(message) => message,
-            // The stream cannot be read any further.
-            Err(status) => {
-                let failure = gate::of_tonic(&status, call.app.config.max_request_size);
-                infer::record(in_flight, &ModelKey::default(), &failure);
-                yield Event::Answer(Err(failure::status(&failure)));
+        let (mut message, share) = match request {
+            Ok(request) => request,
+            Err(unread) => {
+                yield Event::Answer(call.refuse_unread(in_flight, unread).await);
                 return;
             }
         };
@@ -163,7 +198,7 @@ fn events(
         }
         let began = in_flight.began();
         let mut open = Some(in_flight);
-        let mut answers = infer::many(&call.app, key, &call.head, message, began);
+        let mut answers = infer::many(&call.app, key, &call.head, message, share, began);
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(answer) => {
@@ -171,19 +206,19 @@ fn events(
                         end.is_decoupled = true;
                         yield Event::Decoupled;
                     }
-                    end.is_said = answer.is_final || !answer.is_decoupled;
+                    end.is_said = answer.is_last;
                     // The client may be gone before the end of what ends here.
                     if let Some(in_flight) = open.take_if(|_| end.is_said) {
                         in_flight.succeed();
                     }
-                    yield Event::Answer(Ok(answered(answer.message, end.is_said)));
+                    yield Event::Answer(Ok(answer.parts));
                 }
                 Err(error) => {
                     let failure = Failure::from(error);
                     if let Some(in_flight) = open {
                         infer::record(in_flight, &name, &failure);
                     }
-                    yield Event::Answer(call.refuse(&failure, end.id));
+                    yield Event::Answer(call.refuse(&failure, end.id).await);
                     return;
                 }
             }
@@ -194,24 +229,43 @@ fn events(
         }
         drop(turn);
         if let Some(last) = end.message() {
-            yield Event::Answer(Ok(last));
+            yield Event::Answer(call.answered(String::new(), last).await);
         }
     }
 }
 
 impl Call {
-    fn refuse(&self, failure: &Failure, id: String) -> Message {
+    /// Refuses what cannot be read. Where it ends the call, so does the answer.
+    async fn refuse_unread(&self, in_flight: InFlight, unread: Unread) -> Message {
+        match unread {
+            Unread::Message(failure) => {
+                infer::record(in_flight, &ModelKey::default(), &failure);
+                self.refuse(&failure, String::new()).await
+            }
+            Unread::Call(failure) => {
+                infer::record(in_flight, &ModelKey::default(), &failure);
+                Err(failure::status(&failure))
+            }
+        }
+    }
+
+    async fn refuse(&self, failure: &Failure, id: String) -> Message {
         if self.errors_as_status {
             return Err(failure::status(failure));
         }
         let response = ModelInferResponse { id, ..ModelInferResponse::default() };
-        Ok(ModelStreamInferResponse { error_message: failure.message().to_owned(), ..answered(response, true) })
+        self.answered(failure.message().to_owned(), response).await
     }
-}
 
-fn answered(mut message: ModelInferResponse, is_final: bool) -> ModelStreamInferResponse {
-    message.parameters.insert(FINAL_RESPONSE.to_owned(), encode::parameter(&Parameter::Bool(is_final)));
-    ModelStreamInferResponse { error_message: String::new(), infer_response: Some(message) }
+    /// A last answer without tensors.
+    async fn answered(&self, error_message: String, mut response: ModelInferResponse) -> Message {
+        encode::tell_last(&mut response, true);
+        let packed = match wire::frame_of_stream(error_message, response) {
+            Ok(parts) => self.head.pack(parts, None).await,
+            Err(error) => Err(error),
+        };
+        packed.map_err(|error| failure::refuse(&ModelKey::default(), error))
+    }
 }
 
 /// Whether a request's end has been said, and must be.
@@ -238,9 +292,9 @@ impl LastWord {
         }
     }
 
-    fn message(self) -> Option<ModelStreamInferResponse> {
+    fn message(self) -> Option<ModelInferResponse> {
         let LastWord { id, model_name, model_version, .. } = self;
         let empty = ModelInferResponse { id, model_name, model_version, ..ModelInferResponse::default() };
-        (self.is_wanted && !self.is_said).then(|| answered(empty, true))
+        (self.is_wanted && !self.is_said).then_some(empty)
     }
 }

@@ -5,9 +5,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use inference::{Error, Result};
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint};
-use protocol::grpc_service::ModelInferResponse;
-
-use crate::compression::{self, Encoding};
+use protocol::grpc_service::{ModelInferResponse, ModelStreamInferResponse};
 
 /// Bytes in front of a message: whether it is compressed, and its length.
 pub(super) const PREFIX: usize = 5;
@@ -15,6 +13,8 @@ pub(super) const PREFIX: usize = 5;
 const RAW_INPUTS: u32 = 7;
 /// `ModelInferResponse.raw_output_contents`.
 const RAW_OUTPUTS: u32 = 6;
+/// `ModelStreamInferResponse.infer_response`.
+const IN_STREAM: u32 = 2;
 /// Parts up to this size are put together: HTTP/2 would copy them too, and a frame for each costs more.
 const SMALL_PART: usize = 256;
 
@@ -74,18 +74,43 @@ pub(super) fn tensors_at(start: &[u8]) -> Option<usize> {
     }
 }
 
-/// An answer as the parts that go to the socket: prefix and head, and each tensor as it lies.
+/// An answer as the parts that go to the socket: prefix and head, and each tensor as it lies. None of them is empty.
 ///
 /// # Errors
 /// InvalidArgument for an answer of more bytes than gRPC can frame.
-pub(super) fn frame(mut message: ModelInferResponse) -> Result<Vec<Bytes>> {
-    let tensors = std::mem::take(&mut message.raw_output_contents);
-    let field = |tensor: &Bytes| 1 + encoded_len_varint(tensor.len() as u64) + tensor.len();
-    let head = message.encoded_len();
-    let length = head + tensors.iter().map(field).sum::<usize>();
-    let mut joined = BytesMut::with_capacity(PREFIX + head + tensors.len() * (SMALL_PART + 16));
-    Prefix::of_answer(false, length)?.write(&mut joined);
-    message.encode_raw(&mut joined);
+pub(super) fn frame(answer: ModelInferResponse) -> Result<Vec<Bytes>> {
+    lay_out(answer, |length, buffer| {
+        Prefix::of_answer(false, length)?.write(buffer);
+        Ok(())
+    })
+}
+
+/// The same for an answer on a stream.
+///
+/// # Errors
+/// As [`frame`].
+pub(super) fn frame_of_stream(error_message: String, answer: ModelInferResponse) -> Result<Vec<Bytes>> {
+    let around = ModelStreamInferResponse { error_message, infer_response: None };
+    lay_out(answer, |length, buffer| {
+        Prefix::of_answer(false, around.encoded_len() + field_len(length))?.write(buffer);
+        around.encode_raw(buffer);
+        encode_key(IN_STREAM, WireType::LengthDelimited, buffer);
+        encode_varint(length as u64, buffer);
+        Ok(())
+    })
+}
+
+/// `begin` writes what stands in front of an answer of so many bytes.
+fn lay_out(
+    mut answer: ModelInferResponse,
+    begin: impl FnOnce(usize, &mut BytesMut) -> Result<()>,
+) -> Result<Vec<Bytes>> {
+    let tensors = std::mem::take(&mut answer.raw_output_contents);
+    let head = answer.encoded_len();
+    let length = head + tensors.iter().map(|tensor| field_len(tensor.len())).sum::<usize>();
+    let mut joined = BytesMut::with_capacity(4 * PREFIX + head + tensors.len() * (SMALL_PART + 16));
+    begin(length, &mut joined)?;
+    answer.encode_raw(&mut joined);
     let mut parts = Vec::with_capacity(2 * tensors.len() + 1);
     for tensor in tensors {
         encode_key(RAW_OUTPUTS, WireType::LengthDelimited, &mut joined);
@@ -96,17 +121,28 @@ pub(super) fn frame(mut message: ModelInferResponse) -> Result<Vec<Bytes>> {
             parts.extend([joined.split().freeze(), tensor]);
         }
     }
-    parts.push(joined.freeze());
+    if !joined.is_empty() {
+        parts.push(joined.freeze());
+    }
     Ok(parts)
 }
 
-/// The same answer, compressed.
+/// The length of a field of so many bytes, whose number is below 16.
+fn field_len(length: usize) -> usize {
+    1 + encoded_len_varint(length as u64) + length
+}
+
+/// What of a framed answer is compressed.
+pub(super) fn payload(mut parts: Vec<Bytes>) -> Vec<Bytes> {
+    parts[0].advance(PREFIX);
+    parts
+}
+
+/// An answer that was compressed, as [`frame`] does it.
 ///
 /// # Errors
 /// As [`frame`].
-pub(super) fn compress(encoding: Encoding, level: u32, mut parts: Vec<Bytes>) -> Result<Vec<Bytes>> {
-    parts[0].advance(PREFIX);
-    let packed = compression::compress(encoding, level, &parts);
+pub(super) fn frame_packed(packed: Bytes) -> Result<Vec<Bytes>> {
     let mut prefix = BytesMut::with_capacity(PREFIX);
     Prefix::of_answer(true, packed.len())?.write(&mut prefix);
     Ok(vec![prefix.freeze(), packed])
@@ -138,6 +174,8 @@ mod tests {
         let parts = frame(answer(vec![large.clone(), Bytes::from_static(b"small")])).expect("fits");
         assert_eq!(parts.len(), 3);
         assert_eq!(parts[1].as_ptr(), large.as_ptr());
+        let parts = frame_of_stream(String::new(), answer(vec![large.clone()])).expect("fits");
+        assert_eq!((parts.len(), parts[1].as_ptr()), (2, large.as_ptr()));
         assert_eq!(frame(answer(vec![Bytes::from_static(b"small"); 2])).expect("fits").len(), 1);
     }
 
@@ -159,12 +197,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_are_what_prost_would_write(lengths in proptest::collection::vec(0usize..1000, 0..5)) {
+        fn frames_are_what_prost_would_write(
+            lengths in proptest::collection::vec(0usize..1000, 0..5),
+            error_message in "[a-z]{0,300}",
+        ) {
+            let framed = |message: Vec<u8>| [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
             let message = answer(lengths.into_iter().map(|length| vec![1; length].into()).collect());
-            let mut expected = vec![0];
-            expected.extend((message.encoded_len() as u32).to_be_bytes());
-            expected.extend(message.encode_to_vec());
-            prop_assert_eq!(frame(message).expect("fits").concat(), expected);
+            let parts = frame(message.clone()).expect("fits");
+            prop_assert!(parts.iter().all(|part| !part.is_empty()));
+            prop_assert_eq!(parts.concat(), framed(message.encode_to_vec()));
+            prop_assert_eq!(payload(parts).concat(), message.encode_to_vec());
+            let parts = frame_of_stream(error_message.clone(), message.clone()).expect("fits");
+            let message = ModelStreamInferResponse { error_message, infer_response: Some(message) };
+            prop_assert_eq!(parts.concat(), framed(message.encode_to_vec()));
         }
 
         #[test]

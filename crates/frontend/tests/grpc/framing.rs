@@ -4,16 +4,17 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use frontend::{Admission, FrontendConfig, ServeConfig};
 use futures::stream::{self, StreamExt};
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use protocol::grpc_service::ModelInferResponse;
+use protocol::grpc_service::{ModelInferResponse, ModelStreamInferResponse};
 use tokio::net::TcpStream;
 
+use crate::fake::until;
 use crate::{Running, request, start, start_with};
 
 /// What came back: the status in head or trailers, the head, and the body.
@@ -26,15 +27,35 @@ struct Answer {
 }
 
 fn framed(model: &str, values: &[f32]) -> Bytes {
-    let message = request(model, values).encode_to_vec();
-    [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat().into()
+    framed_as(0, &request(model, values).encode_to_vec())
+}
+
+fn framed_as(flag: u8, message: &[u8]) -> Bytes {
+    [&[flag][..], &(message.len() as u32).to_be_bytes(), message].concat().into()
+}
+
+/// The messages of a stream's answer.
+fn messages(mut body: Bytes) -> Vec<ModelStreamInferResponse> {
+    let mut messages = Vec::new();
+    while !body.is_empty() {
+        let (flag, length) = (body.get_u8(), body.get_u32());
+        assert_eq!(flag, 0);
+        messages.push(ModelStreamInferResponse::decode(body.split_to(length as usize)).expect("a message"));
+    }
+    messages
 }
 
 async fn call(server: &Running, headers: &[(&'static str, &str)], body: Body) -> Answer {
     call_of("ModelInfer", server, headers, body).await
 }
 
-async fn call_of(name: &str, server: &Running, headers: &[(&'static str, &str)], body: Body) -> Answer {
+/// The answer as far as its head.
+async fn begin(
+    name: &str,
+    server: &Running,
+    headers: &[(&'static str, &str)],
+    body: Body,
+) -> http::Response<hyper::body::Incoming> {
     let stream = TcpStream::connect(server.address).await.expect("the server listens");
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.expect("the server speaks HTTP/2");
@@ -44,7 +65,11 @@ async fn call_of(name: &str, server: &Running, headers: &[(&'static str, &str)],
     for (name, value) in headers {
         call = call.header(*name, *value);
     }
-    let response = sender.send_request(call.body(body).expect("a valid request")).await.expect("an answer");
+    sender.send_request(call.body(body).expect("a valid request")).await.expect("an answer")
+}
+
+async fn call_of(name: &str, server: &Running, headers: &[(&'static str, &str)], body: Body) -> Answer {
+    let response = begin(name, server, headers, body).await;
     let (head, body) = response.into_parts();
     let body = body.collect().await.expect("a whole answer");
     let field = |name: &str| {
@@ -94,6 +119,72 @@ async fn what_is_no_call_is_refused_with_a_status_in_the_head() {
         assert_eq!((answer.http, answer.grpc.as_str()), (200, status), "{text}");
         assert!(answer.message.contains(text), "'{text}' is not in: {}", answer.message);
         assert_eq!(answer.head.contains_key("grpc-accept-encoding"), status == "12");
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_a_stream_that_is_no_request_is_refused_alone() {
+    let server = start().await;
+    // Each pair of bytes is an input, which takes hundreds in memory.
+    let bomb = [0x2a, 0].repeat(100_000);
+    let packed = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, &bomb).expect("in memory");
+        encoder.finish().expect("in memory")
+    };
+    assert!(packed.len() < 2000);
+    let wrong = [framed_as(0, &bomb), framed_as(1, &packed), framed_as(0, &[0xff; 3]), framed_as(1, b"not packed")];
+    let good = framed("identity", &[1.0]);
+    let body = [&wrong.concat()[..], &good].concat();
+    for size in [3, 1000, body.len()] {
+        let pieces: Vec<_> = body.chunks(size).map(Bytes::copy_from_slice).map(Ok::<_, Infallible>).collect();
+        let body = Body::from_stream(stream::iter(pieces));
+        let answer = call_of("ModelStreamInfer", &server, &[GRPC, ("grpc-encoding", "gzip")], body).await;
+        assert_eq!((answer.http, answer.grpc.as_str()), (200, "0"), "{size}: {}", answer.message);
+        let answers = messages(answer.body);
+        let texts =
+            ["more than the 16384 inputs", "more than the 16384 inputs", "cannot be read", "encoding 'gzip'", ""];
+        assert_eq!(answers.len(), texts.len());
+        for (answer, text) in answers.iter().zip(texts) {
+            assert!(answer.error_message.contains(text), "'{text}' is not in: {}", answer.error_message);
+            assert!(!text.is_empty() || answer.error_message.is_empty(), "{}", answer.error_message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_head_of_a_stream_is_checked_as_a_calls() {
+    let server = start().await;
+    let good = || Body::from(framed("identity", &[1.0]));
+    assert_eq!(call_of("ModelStreamInfer", &server, &[("content-type", "text/html")], good()).await.http, 415);
+    let headers = [GRPC, ("grpc-encoding", "br")];
+    let answer = call_of("ModelStreamInfer", &server, &headers, good()).await;
+    assert_eq!((answer.http, answer.grpc.as_str()), (200, "12"));
+    assert!(answer.head.contains_key("grpc-accept-encoding"));
+    let body = Body::from(&b"{\"inputs\":[]}"[..]);
+    let answer = call_of("ModelStreamInfer", &server, &[GRPC], body).await;
+    assert_eq!(answer.grpc, "3");
+    assert!(answer.message.contains("not%20the%20gRPC%20framing"), "{}", answer.message);
+}
+
+#[tokio::test]
+async fn what_an_answer_lies_in_lives_until_its_last_part_was_written() {
+    let server = start().await;
+    let large = request("identity", &[0.0; 4 << 20]);
+    let mut message = request("identity", &[1.0]);
+    message.inputs.splice(..0, large.inputs);
+    message.inputs[1].name = "INPUT1".to_owned();
+    message.raw_input_contents.splice(..0, large.raw_input_contents);
+    let message = message.encode_to_vec();
+    for name in ["ModelInfer", "ModelStreamInfer"] {
+        let response = begin(name, &server, &[GRPC], Body::from(framed_as(0, &message))).await;
+        // The client does not read, and there are 16 MiB that do not fit the connection's buffers.
+        until(|| server.fake.unwritten() == 1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(server.fake.unwritten(), 1, "{name}");
+        let body = response.into_body().collect().await.expect("a whole answer").to_bytes();
+        assert!(body.len() > 16 << 20, "{name}");
+        until(|| server.fake.unwritten() == 0).await;
     }
 }
 
