@@ -139,6 +139,17 @@ async fn requests_of_different_shapes_run_together_without_padding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ragged_model_is_warmed_up_in_the_form_of_its_batches() {
+    let input = "inputs { key: 'x' value { data_type: TYPE_FP32 dims: 3 random_data: true } }";
+    let (_store, server) =
+        serve(&[ragged(&format!("max_batch_size: 4 model_warmup {{ name: 's' batch_size: 4 {input} }}"))]).await;
+    let numbers = [1.0, 2.0];
+    check_ragged(&server.invoke(TARGET, &row(&numbers)).await.ok(), &numbers, 2.0);
+    assert_eq!(ran(&server, TARGET).await, (1.0, 1.0));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ragged_model_without_dynamic_batching_gets_its_inputs_in_the_same_form() {
     let (_store, server) = serve(&[ragged("max_batch_size: 4")]).await;
     for numbers in [&[1.0, 2.0, 3.0][..], &[10.0]] {

@@ -307,3 +307,34 @@ async fn events_are_sent_as_responses_come() {
     assert_eq!(none.text(), "");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decoupled_model_is_warmed_up_by_streams() {
+    let input = |name: &str, datatype: &str, length: usize| {
+        format!("inputs {{ key: '{name}' value {{ data_type: TYPE_{datatype} dims: {length} random_data: true }} }}")
+    };
+    let archive = |delays: usize| {
+        let inputs = [input("IN", "INT32", 2), input("DELAY", "UINT32", delays), input("WAIT", "UINT32", 1)].concat();
+        let config = format!("{REPEAT} model_warmup {{ name: 's' count: 2 {inputs} }}");
+        ArchiveBuilder::new().file("repeat/config.pbtxt", config).directory("repeat/1").gzip()
+    };
+    let store = FolderStore::new();
+    store.put("repeat.tar.gz", &archive(2));
+    store.put("broken.tar.gz", &archive(3));
+    let server = store.launch().start().await;
+    let mut client = connect(&server).await;
+    let broken = ModelInferRequest { model_name: "broken.tar.gz".to_owned(), ..ask("b", &[1], 0) };
+    let requests = vec![ask("a", &[5, 6], 0), broken];
+    let mut answers = client.model_stream_infer(stream::iter(requests)).await.expect("begins").into_inner();
+    let (mut values, mut errors) = (0, Vec::new());
+    while let Some(answer) = answers.next().await {
+        let answer = answer.expect("an answer");
+        match answer.error_message.is_empty() {
+            true => values += 1,
+            false => errors.push(answer.error_message),
+        }
+    }
+    assert_eq!((values, errors.len()), (2, 1), "{errors:?}");
+    assert_has(&errors[0], &["model_warmup sample 's'", "expected IN and DELAY shape to match"]);
+    server.stop().await;
+}

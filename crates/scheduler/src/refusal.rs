@@ -1,4 +1,4 @@
-//! What a request is told that waits for too long, finds no room, or is not run; pure.
+//! What a request is told that waits for too long, finds no room, or is not run to its end; pure.
 
 use inference::Error;
 
@@ -27,4 +27,9 @@ pub(crate) fn queue_full(model: &str, full: Full) -> Error {
 /// The runtime ended before the request ran; `source` is how whoever waited learned of it.
 pub(crate) fn shutting_down(source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::unavailable("the server is shutting down, the request was not run; send it again").with_source(source)
+}
+
+/// A decoupled model let go of a request without saying how it ended.
+pub(crate) fn unfinished() -> Error {
+    Error::internal("the model stopped without saying that its last response was its last").from_model()
 }

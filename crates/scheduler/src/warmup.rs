@@ -1,5 +1,7 @@
 //! Warm-up: requests that every instance of a model runs before the model counts as ready. They are in no statistics.
 
+mod discard;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -7,11 +9,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use inference::{
-    Batch, DataType, Error, InferRequest, LoadedModel, ModelSpec, NamedTensor, Result, Tensor, WarmupData, WarmupInput,
-    WarmupSample, encode_bytes_elements,
+    Batch, DataType, Error, InferRequest, LoadedModel, ModelInstance, ModelSpec, NamedTensor, Result, Tensor,
+    WarmupData, WarmupInput, WarmupSample, encode_bytes_elements,
 };
 
 use crate::answer::prepare;
+use crate::joint::join_requests;
 
 /// Files of samples, by the path that the configuration gives.
 pub type WarmupFiles = BTreeMap<PathBuf, Bytes>;
@@ -39,16 +42,30 @@ fn run(
     for instance in &mut loaded.instances {
         for _ in 0..count {
             if until.is_some_and(|until| Instant::now() >= until) {
-                return Err(Error::deadline_exceeded("the load took longer than --load-timeout allows"));
+                return Err(too_late());
             }
             let (request, _) = prepare(spec, request.clone())?;
-            let batch = Batch { requests: vec![request] };
-            let results = catch_unwind(AssertUnwindSafe(|| instance.execute(batch)));
-            let results = results.map_err(|_| Error::internal("the model panicked").from_model())?;
-            results.into_iter().collect::<Result<Vec<_>>>()?;
+            let executed = catch_unwind(AssertUnwindSafe(|| match spec.decoupled {
+                true => discard::stream(&mut **instance, request, until),
+                false => execute(spec, &mut **instance, request),
+            }));
+            executed.map_err(|_| Error::internal("the model panicked").from_model())??;
         }
     }
     Ok(())
+}
+
+/// Runs one request in the form in which the model takes its batches.
+fn execute(spec: &ModelSpec, instance: &mut dyn ModelInstance, request: InferRequest) -> Result<()> {
+    let request = match spec.ragged.is_empty() {
+        true => request,
+        false => join_requests(spec, &[request])?.request,
+    };
+    instance.execute(Batch { requests: vec![request] }).into_iter().try_for_each(|result| result.map(drop))
+}
+
+fn too_late() -> Error {
+    Error::deadline_exceeded("the load took longer than --load-timeout allows")
 }
 
 /// The request of a sample. Pure: equal samples give equal requests.
@@ -121,7 +138,10 @@ fn random(datatype: DataType, count: usize) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use inference::{InferResponse, InputSpec, MemoryUsage, ModelInstance, Shape};
+    use inference::{
+        Backend, BatchInput, BatchInputKind, InferResponse, InputSpec, MemoryUsage, ModelArtifact, Placement, Shape,
+        repeat::RepeatBackend,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -202,6 +222,72 @@ mod tests {
         let mut loaded = LoadedModel { instances: vec![Box::<Recorder>::default()], memory: MemoryUsage::default() };
         let spec = spec(0, vec![sample("late", 1, 1, WarmupData::Zero)]);
         let error = warm_up(&spec, &mut loaded, &WarmupFiles::new(), Some(Instant::now())).expect_err("too late");
+        assert_eq!(error.kind(), inference::ErrorKind::DeadlineExceeded);
+    }
+
+    /// What the instance of a ragged model is given, with the inputs that the server makes.
+    struct Ragged(std::sync::mpsc::Sender<InferRequest>);
+
+    impl ModelInstance for Ragged {
+        fn execute(&mut self, mut batch: Batch) -> Vec<Result<InferResponse>> {
+            self.0.send(batch.requests.remove(0)).expect("the test waits");
+            vec![Ok(InferResponse::default())]
+        }
+    }
+
+    #[test]
+    fn a_ragged_model_gets_samples_in_the_form_of_its_batches() {
+        let mut spec = spec(4, vec![sample("s", 3, 1, WarmupData::Zero)]);
+        spec.ragged.inputs.push("x".into());
+        spec.ragged.batch_inputs.push(BatchInput {
+            kind: BatchInputKind::ElementCount,
+            targets: vec!["count".into()],
+            datatype: DataType::Fp32,
+            source: "x".into(),
+        });
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut loaded = LoadedModel { instances: vec![Box::new(Ragged(tell))], memory: MemoryUsage::default() };
+        warm_up(&spec, &mut loaded, &WarmupFiles::new(), None).expect("it takes them");
+        let request = told.recv().expect("one");
+        assert_eq!(request.input("x").expect("given").shape()[..], [6]);
+        assert_eq!(*request.input("count").expect("made").to_elements::<f32>().expect("FP32"), [6.0]);
+    }
+
+    #[test]
+    fn a_decoupled_model_is_done_when_its_responses_are() {
+        let ints =
+            |name: &str, datatype, dims: &[i64], data| WarmupInput { name: name.into(), ..input(datatype, dims, data) };
+        let sample = |delays: WarmupData, length: i64| WarmupSample {
+            name: "s".to_owned(),
+            batch_size: 1,
+            count: 2,
+            inputs: vec![
+                ints("IN", DataType::Int32, &[3], WarmupData::Zero),
+                ints("DELAY", DataType::Uint32, &[length], delays),
+                ints("WAIT", DataType::Uint32, &[1], WarmupData::Zero),
+            ],
+        };
+        let spec = ModelSpec { decoupled: true, ..ModelSpec::new("m", RepeatBackend::NAME) };
+        let mut artifact = ModelArtifact {
+            spec: std::sync::Arc::new(spec),
+            version: 1,
+            directory: PathBuf::new(),
+            version_directory: PathBuf::new(),
+        };
+        artifact.spec = std::sync::Arc::new(RepeatBackend.complete(&artifact).expect("complete"));
+        let mut loaded = RepeatBackend.load(&artifact, &Placement::on_host(2)).expect("loads");
+        let mut warm = |sample: WarmupSample, until: Option<Instant>| {
+            let spec = ModelSpec { warmup: vec![sample], ..ModelSpec::clone(&artifact.spec) };
+            let delays: Vec<u8> = [5u32, 5, 5].iter().flat_map(|delay| delay.to_le_bytes()).collect();
+            warm_up(&spec, &mut loaded, &BTreeMap::from([("f".into(), delays.into())]), until)
+        };
+        let began = Instant::now();
+        warm(sample(WarmupData::File("f".into()), 3), None).expect("it streams");
+        assert!(began.elapsed().as_millis() >= 2 * 2 * 3 * 5, "each sample ran to its end");
+        let error = warm(sample(WarmupData::Zero, 2), None).expect_err("the lengths differ");
+        assert!(error.message().contains("model_warmup sample 's': expected IN and DELAY"), "{error}");
+        let soon = Instant::now().checked_add(std::time::Duration::from_millis(7));
+        let error = warm(sample(WarmupData::File("f".into()), 3), soon).expect_err("it takes 15 ms");
         assert_eq!(error.kind(), inference::ErrorKind::DeadlineExceeded);
     }
 
