@@ -52,7 +52,8 @@ pub struct ModelMetrics {
     output_us: Counter,
     pending: Gauge,
     queue_seconds: Histogram,
-    copies: Counter,
+    joined: Counter,
+    kept_states: Counter,
     apart: Counter,
     tally: Arc<Tally>,
     summaries: Option<Arc<Summaries>>,
@@ -96,7 +97,8 @@ impl ModelMetrics {
             output_us: count("nv_inference_compute_output_duration_us"),
             pending,
             queue_seconds: histogram!("panoply_queue_duration_seconds"),
-            copies: counter!("panoply_tensor_copies_total", "reason" => "batching"),
+            joined: counter!("panoply_tensor_copies_total", "reason" => "batching"),
+            kept_states: counter!("panoply_tensor_copies_total", "reason" => "sequence_state"),
             apart: count("panoply_failed_batches_total"),
             tally,
             summaries: options.summaries.then(|| Arc::new(Summaries::new(&labels))),
@@ -153,7 +155,12 @@ impl ModelMetrics {
 
     /// Tensors were copied to stand together.
     pub(crate) fn joined(&self, tensors: u64) {
-        self.copies.increment(tensors);
+        self.joined.increment(tensors);
+    }
+
+    /// States of sequences were copied out of what they were parts of.
+    pub(crate) fn kept_states(&self, tensors: u64) {
+        self.kept_states.increment(tensors);
     }
 
     /// A batch of so many rows was run; `timing` is absent where it failed.

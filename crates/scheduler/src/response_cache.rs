@@ -73,8 +73,12 @@ impl ResponseCache {
     }
 
     fn keep(&self, model: u64, key: Key, response: &InferResponse) {
-        let (kept, bytes) = kept(response);
-        let kept = Arc::new(kept);
+        let bytes = size(response);
+        if bytes > self.capacity {
+            return;
+        }
+        let kept = Arc::new(Kept::copy_of(response));
+        self.metrics.copied(kept.outputs.len());
         let mut entries = self.entries.lock();
         let put = entries.put(model, key, kept, bytes);
         let (used, count) = (entries.used(), entries.len());
@@ -98,19 +102,26 @@ impl ResponseCache {
     }
 }
 
-/// An answer with bytes of its own, and what it takes.
-fn kept(response: &InferResponse) -> (Kept, u64) {
-    let mut bytes = ENTRY_OVERHEAD;
-    let mut own = |NamedTensor { name, tensor }: &NamedTensor| {
-        bytes += TENSOR_OVERHEAD + (name.len() + tensor.data().len()) as u64;
-        let data = Bytes::copy_from_slice(tensor.data());
-        let tensor = Tensor::new(tensor.datatype(), tensor.shape().clone(), data);
-        NamedTensor { name: name.clone(), tensor: tensor.expect("invariant: the same bytes under the same shape") }
-    };
-    let outputs = response.outputs.iter().map(&mut own).collect();
-    let parameters = response.parameters.clone();
-    bytes += parameters.iter().map(|(name, value)| size_of_parameter(name, value)).sum::<u64>();
-    (Kept { outputs, parameters }, bytes)
+impl Kept {
+    /// An answer with bytes of its own.
+    fn copy_of(response: &InferResponse) -> Self {
+        let own = |NamedTensor { name, tensor }: &NamedTensor| {
+            let data = Bytes::copy_from_slice(tensor.data());
+            let tensor = Tensor::new(tensor.datatype(), tensor.shape().clone(), data);
+            NamedTensor { name: name.clone(), tensor: tensor.expect("invariant: the same bytes under the same shape") }
+        };
+        Kept { outputs: response.outputs.iter().map(own).collect(), parameters: response.parameters.clone() }
+    }
+}
+
+/// What an answer takes in the cache, in bytes.
+fn size(response: &InferResponse) -> u64 {
+    let tensor =
+        |NamedTensor { name, tensor }: &NamedTensor| TENSOR_OVERHEAD + (name.len() + tensor.data().len()) as u64;
+    let outputs = response.outputs.iter().map(tensor).sum::<u64>();
+    ENTRY_OVERHEAD
+        + outputs
+        + response.parameters.iter().map(|(name, value)| size_of_parameter(name, value)).sum::<u64>()
 }
 
 fn size_of_parameter(name: &str, value: &Parameter) -> u64 {

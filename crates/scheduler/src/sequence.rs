@@ -298,6 +298,10 @@ impl SequenceQueue {
             self.metrics.waited(queued);
             replies.push((row.payload.reply, Answer { queued, result }));
         }
+        if shared {
+            let states = ran.iter().filter_map(|(_, states)| states.as_ref());
+            self.metrics.kept_states(states.map(|states| states.len() as u64).sum());
+        }
         self.ended(instance, is_dead, ran);
         for (reply, answer) in replies {
             let _ = reply.send(Ok(answer));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::metric::{ModelMetrics, micros};
 use crate::metric_options::{Summaries, microseconds};
@@ -81,6 +81,7 @@ pub(super) struct WholeCacheMetrics {
     evictions: Gauge,
     lookup_us: Gauge,
     insertion_us: Gauge,
+    copies: Counter,
 }
 
 impl WholeCacheMetrics {
@@ -99,6 +100,7 @@ impl WholeCacheMetrics {
             evictions: gauge("nv_cache_num_evictions"),
             lookup_us: gauge("nv_cache_lookup_duration"),
             insertion_us: gauge("nv_cache_insertion_duration"),
+            copies: counter!("panoply_tensor_copies_total", "reason" => "response_cache"),
         }
     }
 
@@ -110,6 +112,11 @@ impl WholeCacheMetrics {
 
     pub(super) fn inserted(&self, took: Duration) {
         self.insertion_us.increment(took.as_secs_f64() * 1e6);
+    }
+
+    /// So many tensors of an answer were copied.
+    pub(super) fn copied(&self, tensors: usize) {
+        self.copies.increment(tensors as u64);
     }
 
     pub(super) fn evicted(&self, count: usize) {

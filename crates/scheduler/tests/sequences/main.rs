@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::join_all;
 use inference::{InferenceService, NamedTensor, Parameter, Shape, Tensor};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::Instant;
 
 use fake::{CONFIG, Row, append, direct, gated, listing, model, ms, oldest, request, spec, y};
@@ -63,6 +64,22 @@ async fn candidates_run_together_and_their_requests_in_order() {
     let mut rest: Vec<i32> = batches[1..].iter().flatten().map(|row| row.x).collect();
     rest.sort_unstable();
     assert_eq!(rest, [11, 12, 40]);
+}
+
+/// A state that is a part of a whole batch's tensor would keep all of that in memory.
+#[tokio::test(start_paused = true)]
+async fn states_that_are_copied_out_of_a_batch_are_counted() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let (model, _) = metrics::with_local_recorder(&recorder, || listing(direct(1.0, 10), 1));
+    let copies = |count: u64| {
+        let line = format!("panoply_tensor_copies_total{{reason=\"sequence_state\"}} {count}\n");
+        let scrape = recorder.handle().render();
+        assert!(scrape.contains(&line), "{line}{scrape}");
+    };
+    model.infer(request(1, "s", 10)).await.expect("runs");
+    copies(0);
+    join_all([request(2, "s", 20), request(3, "s", 30)].map(|request| model.infer(request))).await;
+    copies(2);
 }
 
 #[tokio::test(start_paused = true)]
