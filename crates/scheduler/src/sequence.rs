@@ -151,15 +151,18 @@ impl SequenceQueue {
         let (id, request_id) = (place.id.clone(), waiting.request.display_id().to_owned());
         let deadline = waiting.deadline.map(Instant::into_std);
         let arrival = Arrival { place, arrived: arrived.into_std(), deadline, payload: waiting };
-        let (ticket, touched) = {
+        let starts = arrival.place.starts;
+        let (restarted, pushed) = {
             let mut state = self.state.lock();
-            if arrival.place.starts && state.table.is_open(&id) {
-                let model = &*self.spec.name;
-                tracing::warn!(model, sequence = %id, "a sequence starts anew that has not ended; the old one ends here");
-            }
+            let restarted = starts && state.table.is_open(&id);
             let pushed = state.table.push(arrival, self.max_size);
-            (pushed.map_err(|refusal| self.refuse(refusal, &request_id, &id))?, state.table.take_touched())
+            (restarted, pushed.map(|ticket| (ticket, state.table.take_touched())))
         };
+        let (ticket, touched) = pushed.map_err(|refusal| self.refuse(refusal, &request_id, &id))?;
+        if restarted {
+            let model = &*self.spec.name;
+            tracing::warn!(model, sequence = %id, "a sequence starts anew that has not ended; the old one ends here");
+        }
         self.metrics.entered(1);
         let place = Place::new(self, ticket);
         self.begin(touched);

@@ -49,7 +49,8 @@ impl<'a> Groups<'a> {
         };
         let group = &mut self.groups[index];
         group.add(place, candidate.rows, candidate.arrived, rules);
-        !(rules.in_order && group.closed)
+        // Whatever comes behind, this one is the first that is due.
+        !(index == 0 && group.closed)
     }
 
     /// The first batch that should run now; or else when to ask again.

@@ -79,20 +79,25 @@ pub(crate) struct ModelLimits {
 impl ModelLimits {
     /// A turn for an instance, if it can have one now.
     pub(crate) fn try_grant(self: &Arc<Self>, instance: usize) -> Option<Grant> {
-        self.ask(instance).receiver.try_recv().ok()
+        let mut asked = self.ask(instance);
+        let grant = asked.receiver.try_recv().ok();
+        asked.told = grant.is_some();
+        grant
     }
 
     /// Waits for a turn for an instance.
     pub(crate) async fn grant(self: &Arc<Self>, instance: usize) -> Grant {
         let mut asked = self.ask(instance);
-        (&mut asked.receiver).await.expect("invariant: whoever asks is told, or withdraws")
+        let grant = (&mut asked.receiver).await.expect("invariant: whoever asks is told, or withdraws");
+        asked.told = true;
+        grant
     }
 
     fn ask(self: &Arc<Self>, instance: usize) -> Asked<'_> {
         let (to, receiver) = oneshot::channel();
         let ask = Ask { to, account: self.clone() };
         let claim = self.limits.change(|ledger| ledger.claim(self.owner(instance), ask));
-        Asked { account: self, claim, receiver }
+        Asked { account: self, claim, receiver, told: false }
     }
 
     fn owner(&self, instance: usize) -> Owner {
@@ -106,17 +111,20 @@ impl Drop for ModelLimits {
     }
 }
 
-/// A wait; dropping it ends it. A turn that has been given meanwhile goes back with the channel.
+/// A wait; dropping it ends it, unless the turn was taken. One that has been given meanwhile goes back with the channel.
 struct Asked<'l> {
     account: &'l Arc<ModelLimits>,
     claim: u64,
     receiver: oneshot::Receiver<Grant>,
+    told: bool,
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        // What is withdrawn is dropped after the lock.
-        drop(self.account.limits.change(|ledger| ledger.withdraw(self.claim)));
+        if !self.told {
+            // What is withdrawn is dropped after the lock.
+            drop(self.account.limits.change(|ledger| ledger.withdraw(self.claim)));
+        }
     }
 }
 

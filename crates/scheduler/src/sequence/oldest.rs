@@ -51,7 +51,9 @@ impl Oldest {
     pub(super) fn next(&mut self, now: Instant) -> Result<Vec<Serial>, Option<Instant>> {
         match self.batcher.next(now).next {
             Next::Run(batch) => {
-                self.offered.retain(|serial, _| !batch.contains(serial));
+                for serial in &batch {
+                    self.offered.remove(serial);
+                }
                 Ok(batch)
             }
             Next::Wait(at) => Err(at),
