@@ -69,8 +69,10 @@ impl<'a> Cursor<'a> {
         self.fault(&format!("expected {what}, found {found}"))
     }
 
-    /// An error at the cursor.
+    /// An error at the cursor. Telling where that is reads all of the text before it, so that none is made in vain.
     pub(super) fn fault(&self, message: &str) -> Error {
+        #[cfg(test)]
+        FAULTS.set(FAULTS.get() + 1);
         let before = &self.text[..self.at.min(self.text.len())];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
@@ -239,6 +241,12 @@ impl<'a> Cursor<'a> {
             },
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many errors this thread has made.
+    pub(super) static FAULTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// A place in the text to come back to.

@@ -134,7 +134,10 @@ fn strings(cursor: &mut Cursor<'_>, shape: &Shape, count: usize) -> Result<Tenso
     nested(cursor, &mut nesting, 0, &mut |cursor: &mut Cursor<'_>| {
         let before = read;
         loop {
-            let text = cursor.string(&format!("a string (BYTES) as element {read}"))?;
+            if cursor.peek() != Some(b'"') {
+                return Err(cursor.expected(&format!("a string (BYTES) as element {read}")));
+            }
+            let text = cursor.string("a string")?;
             let length = u32::try_from(text.len())
                 .map_err(|_| Error::invalid_argument(format!("element {read} is longer than 4 GiB")))?;
             data.extend_from_slice(&length.to_le_bytes());

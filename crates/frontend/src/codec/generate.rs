@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use inference::{Error, InferResponse, InputSpec, ModelSpec, NamedTensor, Result, Shape, Tensor};
 
 use super::cursor::Cursor;
-use super::request::{MAX_TENSORS, WireRequest, check_timeout, parameter};
+use super::request::{WireRequest, add_parameter};
 use super::{data, numbers_out, response};
 
 /// Reads a `generate` request to a model of this specification.
@@ -46,19 +46,13 @@ fn members(cursor: &mut Cursor<'_>, spec: &ModelSpec, request: &mut WireRequest,
 
 /// Reads a member that is no input as a parameter.
 fn other(cursor: &mut Cursor<'_>, key: &str, request: &mut WireRequest) -> Result<()> {
-    if request.parameters.len() >= MAX_TENSORS {
-        return Err(cursor.fault(&format!("the request has more than {MAX_TENSORS} parameters")));
-    }
     if matches!(cursor.peek(), Some(b'[' | b'{' | b'n')) {
         return Err(cursor.fault(&format!(
             "parameter '{key}' has invalid type. It should be either 'int', 'bool', 'double', or 'string'; and the model has no \
              input of this name"
         )));
     }
-    let value = parameter(cursor, key).map_err(|error| error.context(format!("parameter '{key}'")))?;
-    check_timeout(key, &value).map_err(|message| cursor.fault(&message))?;
-    request.parameters.insert(key.to_owned(), value);
-    Ok(())
+    add_parameter(cursor, key, &mut request.parameters)
 }
 
 /// Reads one value, or a list, flat or nested, as an input.

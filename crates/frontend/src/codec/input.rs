@@ -10,6 +10,9 @@ use super::data;
 use super::request::{check_count, count, placed};
 use crate::shared_memory::{Place, PlaceParts, SharedInput};
 
+/// The most dimensions of a shape: as many as NumPy's arrays may have, and more than models take.
+pub(super) const MAX_DIMENSIONS: usize = 64;
+
 /// An input whose data may still have to be taken from behind the JSON.
 pub(super) struct Pending {
     name: TensorName,
@@ -64,7 +67,7 @@ fn read(cursor: &mut Cursor<'_>, parts: &mut Parts) -> Result<Pending> {
     cursor.object("an input as an object", |cursor, key| member(cursor, key, parts))?;
     let missing = |what: &str| cursor.fault(&format!("unable to parse the input: it has no member '{what}'"));
     let name = parts.name.clone().ok_or_else(|| missing("name"))?;
-    let shape = parts.shape.clone().ok_or_else(|| missing("shape"))?;
+    let shape = parts.shape.take().ok_or_else(|| missing("shape"))?;
     let datatype = parts.datatype.ok_or_else(|| missing("datatype"))?;
     if let Some(mark) = parts.later {
         parts.tensor = Some(data::read(&mut cursor.back_at(mark), datatype, &shape)?);
@@ -122,7 +125,12 @@ fn member(cursor: &mut Cursor<'_>, key: &str, parts: &mut Parts) -> Result<()> {
 
 fn shape(cursor: &mut Cursor<'_>) -> Result<Shape> {
     let mut dims = Vec::new();
-    cursor.array("'shape' as an array of integers", |cursor, _| {
+    cursor.array("'shape' as an array of integers", |cursor, position| {
+        if position == MAX_DIMENSIONS {
+            return Err(
+                cursor.fault(&format!("'shape' has more than the {MAX_DIMENSIONS} dimensions that one may have"))
+            );
+        }
         let dim = cursor.integer().map_err(|error| error.context("'shape'"))?;
         if dim < 0 {
             return Err(cursor.fault(&format!("'shape' holds {dim}; expected sizes of 0 or more")));

@@ -12,10 +12,11 @@ use inference::{
 use super::cursor::Cursor;
 use super::framing::Layout;
 use super::input::{self, Pending};
+use super::number;
 use crate::shared_memory::{self, Place, PlaceParts, SharedInput};
 
-/// The most inputs, and the most outputs, of one request: more than models have, and few enough for looking them up by name
-/// to stay cheap.
+/// The most inputs, outputs and parameters, of each, that one request may have: more than models have, and few enough for
+/// looking them up by name to stay cheap.
 pub(super) const MAX_TENSORS: usize = 4096;
 
 /// An inference request as the wire has it.
@@ -108,14 +109,22 @@ fn parameters(cursor: &mut Cursor<'_>, request: &mut WireRequest) -> Result<()> 
     cursor.object("'parameters' as an object", |cursor, key| {
         match key {
             "binary_data_output" => request.binary_output = Some(flag(cursor, key)?),
-            _ => {
-                let value = parameter(cursor, key).map_err(|error| error.context(format!("parameter '{key}'")))?;
-                check_timeout(key, &value).map_err(|message| cursor.fault(&message))?;
-                request.parameters.insert(key.to_owned(), value);
-            }
+            _ => add_parameter(cursor, key, &mut request.parameters)?,
         }
         Ok(())
     })
+}
+
+/// Reads the value of the parameter called `name`, and adds it to those that there are.
+///
+/// # Errors
+/// InvalidArgument for what is no parameter, and for one too many: beside their text they take memory of their own.
+pub(super) fn add_parameter(cursor: &mut Cursor<'_>, name: &str, parameters: &mut Parameters) -> Result<()> {
+    check_count(cursor, "parameters", parameters.len())?;
+    let value = parameter(cursor, name).map_err(|error| error.context(format!("parameter '{name}'")))?;
+    check_timeout(name, &value).map_err(|message| cursor.fault(&message))?;
+    parameters.insert(name.to_owned(), value);
+    Ok(())
 }
 
 /// A request's `timeout` is how many microseconds it may wait in its model's queue, where the model's queue policy lets it
@@ -135,7 +144,7 @@ pub(crate) fn check_timeout(name: &str, value: &Parameter) -> std::result::Resul
 }
 
 /// Reads the value of the parameter called `name`.
-pub(super) fn parameter(cursor: &mut Cursor<'_>, name: &str) -> Result<Parameter> {
+fn parameter(cursor: &mut Cursor<'_>, name: &str) -> Result<Parameter> {
     match cursor.peek() {
         Some(b'"') => Ok(Parameter::String(cursor.string("a string")?.into_owned())),
         Some(b't' | b'f') => Ok(Parameter::Bool(cursor.boolean()?)),
@@ -145,10 +154,15 @@ pub(super) fn parameter(cursor: &mut Cursor<'_>, name: &str) -> Result<Parameter
             if fractional {
                 return cursor.float().map(Parameter::Double);
             }
-            cursor.integer().map(Parameter::Int64).or_else(|error| {
-                let large = cursor.integer::<u64>().ok().and_then(|number| SequencePlace::unsigned(name, number));
-                large.ok_or(error)
-            })
+            // No error is made before it is known that there is one: telling where it is reads all of the text before it.
+            let unsigned = number::integer::<u64>(cursor.rest());
+            match unsigned.and_then(|(number, length)| Some((SequencePlace::unsigned(name, number)?, length))) {
+                Some((value, length)) => {
+                    cursor.advance(length);
+                    Ok(value)
+                }
+                None => cursor.integer().map(Parameter::Int64),
+            }
         }
         _ => Err(cursor.expected("a string, a number, true or false")),
     }
@@ -169,7 +183,7 @@ fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<OutputChoice>> {
     Ok(outputs)
 }
 
-/// Refuses the tensor at `position` when it is one too many.
+/// Refuses the tensor or parameter at `position` when it is one too many.
 pub(super) fn check_count(cursor: &Cursor<'_>, what: &str, position: usize) -> Result<()> {
     if position < MAX_TENSORS {
         return Ok(());

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use half::{bf16, f16};
-use inference::{DataType, InferResponse, NamedTensor, Parameter, Shape, Tensor};
+use inference::{DataType, InferResponse, ModelSpec, NamedTensor, Parameter, Shape, Tensor};
 use proptest::prelude::*;
 
+use super::cursor::FAULTS;
+use super::input::MAX_DIMENSIONS;
 use super::request::{MAX_TENSORS, OutputChoice};
-use super::{Answer, Layout, WireRequest, encode, parse, raw_input};
+use super::{Answer, Layout, WireRequest, encode, parse, parse_generate, raw_input};
 use crate::shared_memory::Place;
 
 const DEPTH: usize = 100;
@@ -140,6 +142,58 @@ fn the_number_of_tensors_is_bounded() {
         let error = read(&json).expect_err(what);
         assert!(error.contains(&format!("the request has more than the {MAX_TENSORS} {what}")), "{error}");
     }
+}
+
+#[test]
+fn parameters_and_dimensions_are_bounded() {
+    let spec = ModelSpec::new("m", "b");
+    let generated = |text: &str| parse_generate(text.as_bytes(), &spec, DEPTH).map_err(|error| error.to_string());
+    let parameters = |count: usize| {
+        let list: Vec<_> = (0..count).map(|at| format!(r#""p{at}":{at}"#)).collect();
+        format!(r#"{{"parameters":{{{}}},"inputs":[]}}"#, list.join(","))
+    };
+    let flat = |count: usize| parameters(count).replace(r#","inputs":[]"#, "");
+    let most = [read(&parameters(MAX_TENSORS)), generated(&flat(MAX_TENSORS))];
+    assert!(
+        most.iter().all(|request| request.as_ref().expect("as many as there may be").parameters.len() == MAX_TENSORS)
+    );
+    for error in [read(&parameters(MAX_TENSORS + 1)), generated(&flat(MAX_TENSORS + 1))] {
+        let error = error.expect_err("one more");
+        assert!(
+            error.contains(&format!("more than the {MAX_TENSORS} parameters that one request may have")),
+            "{error}"
+        );
+    }
+
+    let ones = |count: usize| {
+        let dims = vec!["1"; count].join(",");
+        read(&format!(r#"{{"inputs":[{{"name":"x","shape":[{dims}],"datatype":"INT8","data":[7]}}]}}"#))
+    };
+    assert_eq!(ones(MAX_DIMENSIONS).expect("as many as there may be").inputs[0].tensor.shape().len(), MAX_DIMENSIONS);
+    let error = ones(MAX_DIMENSIONS + 1).expect_err("one more");
+    assert!(error.contains("input 'x': 'shape' has more than the 64 dimensions that one may have"), "{error}");
+}
+
+#[test]
+fn good_requests_make_no_errors_on_the_way() {
+    // Making one reads all of the text before it, so that many of them take time in the square of the body's size.
+    let many = |member: &str| vec![member; 10_000].join(",");
+    let numbers = many(r#""sequence_id":18446744073709551615,"p":-1,"q":9223372036854775807,"r":1.5,"s":"","t":true"#);
+    let outputs = many(r#""binary_data":1,"classification":2,"other":[null,{"a":0.5}]"#);
+    let data = [many("[0.5,1e300]"), many(r#"["a"]"#), many("[1]")];
+    let good = format!(
+        r#"{{"parameters":{{{numbers}}},"outputs":[{{"name":"y","parameters":{{{outputs}}}}}],"inputs":[
+            {{"data":[{}],"name":"f","datatype":"FP64","shape":[10000,2]}},
+            {{"name":"b","datatype":"BYTES","shape":[10000,1],"data":[{}]}},
+            {{"name":"t","datatype":"BOOL","shape":[10000,1],"data":[{}]}}]}}"#,
+        data[0], data[1], data[2]
+    );
+    let before = FAULTS.get();
+    let request = read(&good).expect("valid");
+    assert_eq!(FAULTS.get() - before, 0);
+    assert_eq!((request.parameters["sequence_id"].clone(), request.parameters.len()), (Parameter::Int64(-1), 6));
+    read(r#"{"parameters":{"p":9223372036854775808},"inputs":[]}"#).expect_err("too large for any other");
+    assert_eq!(FAULTS.get() - before, 1, "it counts");
 }
 
 #[test]
