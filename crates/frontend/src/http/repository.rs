@@ -1,37 +1,24 @@
 //! Loading and unloading models by name: `POST /v2/repository/models/{name}/load` and `/unload`.
 
-use std::collections::BTreeMap;
-
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, header};
-use inference::{Error, LoadOverrides, ModelKey, Result};
-use serde::Deserialize;
-use serde_json::Value;
+use inference::{ModelKey, Result};
 
 use super::describe;
 use super::path::ModelPath;
 use super::slashes::Names;
 use crate::admission::BodyShare;
 use crate::body::{self, Whole};
-use crate::load_parameters::{
-    CONFIG, FILE, UNLOAD_DEPENDENTS, in_repository, unknown_load_parameter, unknown_unload_parameter, wrong_type,
-};
+use crate::infer::{LONG_JSON, off_thread};
+use crate::load_parameters::in_repository;
 use crate::status::Failure;
-use crate::{App, Shared, reply};
+use crate::{App, Shared, codec, reply};
 
 /// Where a model's name stands in a path.
 const MODELS: &str = "/v2/repository/models/";
-
-#[derive(Deserialize, Default)]
-struct Body {
-    #[serde(default)]
-    parameters: BTreeMap<String, Value>,
-}
 
 /// Adds the routes; returns those whose names may hold slashes.
 pub(super) fn routes(mut router: Router<Shared>) -> (Router<Shared>, Names) {
@@ -72,101 +59,26 @@ fn answer(key: &ModelKey, outcome: Result<(), Failure>) -> Response {
 }
 
 async fn load_model(app: &App, key: &ModelKey, request: Request) -> Result<(), Failure> {
-    let (parameters, _share) = parameters(app, request).await?;
-    let overrides = overrides(parameters)?;
+    let (overrides, _share) = read(app, request, codec::parse_load).await?;
     Ok(app.services.control.load(key, overrides).await?)
 }
 
 async fn unload_model(app: &App, key: &ModelKey, request: Request) -> Result<(), Failure> {
-    let (parameters, _share) = parameters(app, request).await?;
-    let with_dependents = unload_dependents(parameters)?;
+    let parse = |body: &[u8], max_depth, _: &mut _| codec::parse_unload(body, max_depth);
+    let (with_dependents, _share) = read(app, request, parse).await?;
     Ok(app.services.control.unload(key, with_dependents).await?)
 }
 
-async fn parameters(app: &App, request: Request) -> Result<(BTreeMap<String, Value>, BodyShare), Failure> {
+/// Reads a body by `parse`, which is given the depth that it may have, and its share to count in what it takes beside it.
+async fn read<T: Send + 'static>(
+    app: &App,
+    request: Request,
+    parse: impl FnOnce(&[u8], usize, &mut BodyShare) -> Result<T> + Send + 'static,
+) -> Result<(T, BodyShare), Failure> {
     let (head, body) = request.into_parts();
     let bounds = app.bounds(app.config.max_request_size);
-    let Whole { bytes, share } = body::read(&head.headers, body, bounds, None).await?;
-    if bytes.trim_ascii().is_empty() {
-        return Ok((BTreeMap::new(), share));
-    }
-    let body: Body = serde_json::from_slice(&bytes).map_err(|error| {
-        Error::invalid_argument(format!("the request's body is not like {{\"parameters\":{{…}}}}: {error}"))
-    })?;
-    Ok((body.parameters, share))
-}
-
-fn overrides(parameters: BTreeMap<String, Value>) -> Result<LoadOverrides> {
-    let mut overrides = LoadOverrides::default();
-    for (name, value) in parameters {
-        let text = match value {
-            Value::String(text) => text,
-            other => return Err(wrong_type(&name, "a string", kind(&other))),
-        };
-        match name.strip_prefix(FILE) {
-            Some(path) => {
-                let content = STANDARD.decode(text.as_bytes()).map_err(|error| {
-                    Error::invalid_argument(format!("the parameter '{name}' is not base64: {error}"))
-                })?;
-                overrides.files.insert(path.to_owned(), content.into());
-            }
-            None if name == CONFIG => overrides.config = Some(text),
-            None => return Err(unknown_load_parameter(&name)),
-        }
-    }
-    Ok(overrides)
-}
-
-fn unload_dependents(parameters: BTreeMap<String, Value>) -> Result<bool> {
-    let mut with_dependents = false;
-    for (name, value) in parameters {
-        match (name.as_str(), value) {
-            (UNLOAD_DEPENDENTS, Value::Bool(given)) => with_dependents = given,
-            (UNLOAD_DEPENDENTS, other) => return Err(wrong_type(&name, "a boolean", kind(&other))),
-            _ => return Err(unknown_unload_parameter(&name)),
-        }
-    }
-    Ok(with_dependents)
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn given(parameters: Value) -> BTreeMap<String, Value> {
-        serde_json::from_value(parameters).expect("an object")
-    }
-
-    #[test]
-    fn parameters_are_checked() {
-        let read = overrides(given(json!({"config": "{}", "file:1/model.onnx": "AQID"}))).expect("valid");
-        assert_eq!(read.config.as_deref(), Some("{}"));
-        assert_eq!(read.files["1/model.onnx"], [1, 2, 3][..]);
-        let cases = [
-            (json!({"config": {}}), "must be a string, found an object"),
-            (json!({"file:1/x": "%"}), "'file:1/x' is not base64"),
-            (json!({"files": "AQID"}), "unrecognized load parameter 'files'"),
-        ];
-        for (parameters, part) in cases {
-            let error = overrides(given(parameters.clone())).expect_err("wrong");
-            assert!(error.message().contains(part), "{parameters}: {error}");
-        }
-        assert!(unload_dependents(given(json!({"unload_dependents": true}))).expect("valid"));
-        assert!(!unload_dependents(BTreeMap::new()).expect("valid"));
-        assert!(unload_dependents(given(json!({"unload_dependents": "true"}))).is_err());
-        assert!(unload_dependents(given(json!({"dependents": true}))).is_err());
-    }
+    let Whole { bytes, mut share } = body::read(&head.headers, body, bounds, None).await?;
+    let (is_long, max_depth) = (bytes.len() > LONG_JSON, app.max_json_depth());
+    let job = move || parse(&bytes, max_depth, &mut share).map(|parsed| (parsed, share));
+    Ok(if is_long { off_thread(job).await } else { job() }?)
 }

@@ -1,6 +1,8 @@
 //! Loading and unloading by name, as Triton's clients ask for it.
 
-use crate::fake::start;
+use frontend::{Admission, FrontendConfig, ServeConfig};
+
+use crate::fake::{start, start_admitting};
 
 #[tokio::test]
 async fn models_are_loaded_and_unloaded_by_name() {
@@ -35,7 +37,7 @@ async fn what_cannot_be_loaded_is_told_in_tritons_words() {
     let server = start().await;
     let cases = [
         ("/v2/repository/models/nope/load", "{}", 404, "failed to load 'nope', failed to poll from model repository"),
-        ("/v2/repository/models/m/load", "{", 400, "the request's body is not like"),
+        ("/v2/repository/models/m/load", "{", 400, "expected a member's name in quotes"),
         ("/v2/repository/models/m/load", r#"{"parameters":{"x":"y"}}"#, 400, "unrecognized load parameter 'x'"),
         ("/v2/repository/models/m/unload", r#"{"parameters":{"x":"y"}}"#, 400, "unrecognized unload parameter 'x'"),
         ("/v2/repository/here/index", "", 501, "'repository_name' specification is not supported"),
@@ -52,4 +54,22 @@ async fn what_cannot_be_loaded_is_told_in_tritons_words() {
         );
     }
     assert_eq!(server.get("/v2/repository/models/m/load").await.status, 405);
+}
+
+#[tokio::test]
+async fn what_a_large_load_takes_is_counted_and_given_back() {
+    let admission = Admission::new(10, 6 << 20);
+    let server = start_admitting(admission, FrontendConfig::default(), ServeConfig::default()).await;
+    let load = |length: usize| format!(r#"{{"parameters":{{"file:1/x":"{}"}}}}"#, "A".repeat(length));
+    for _ in 0..3 {
+        let reply = server.post("/v2/repository/models/m/load", &[], load(3 << 20)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        // Its text alone would fit.
+        let reply = server.post("/v2/repository/models/m/load", &[], load(4 << 20)).await;
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        assert!(reply.text().contains("--max-buffered-bytes"), "{}", reply.text());
+    }
+    let calls = server.fake.control_calls.lock().expect("not poisoned");
+    let sizes: Vec<_> = calls.iter().map(|(_, given, _)| given.as_ref().expect("a load").files["1/x"].len()).collect();
+    assert_eq!(sizes, [(3 << 20) / 4 * 3; 3]);
 }
