@@ -7,9 +7,10 @@ use inference::{Error, ModelKey};
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::describe::refuse;
 use crate::logging::{self, LogChange, LogSettings, Value, Wording};
 use crate::status::Failure;
-use crate::{App, Shared, body, infer, reply};
+use crate::{App, Shared, body, reply};
 
 /// Bytes that the body of a change may have.
 const MAX_CHANGE: u64 = 64 << 10;
@@ -47,11 +48,7 @@ async fn change(State(app): State<Shared>, request: Request) -> Response {
             app.services.log.change(change);
             settings(State(app)).await
         }
-        Err(failure) => {
-            let status = failure.status(false);
-            infer::log(&ModelKey::default(), &failure, &status);
-            reply::decorate(reply::error(status.http, failure.message()), &status)
-        }
+        Err(failure) => refuse(&ModelKey::default(), failure),
     }
 }
 

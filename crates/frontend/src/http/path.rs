@@ -20,9 +20,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
         let segments: Result<Path<HashMap<String, String>>, _> = Path::from_request_parts(parts, state).await;
-        let key = segments
-            .map_err(|_| Error::invalid_argument("the model's name in the path is not UTF-8 once its escapes are read"))
-            .and_then(|Path(segments)| key(&segments));
+        let key = segments.map_err(|_| not_utf_8("model")).and_then(|Path(segments)| key(&segments));
         key.map(|key| ModelPath { key }).map_err(|error| refuse(&error))
     }
 }
@@ -42,6 +40,22 @@ impl<S: Send + Sync> FromRequestParts<S> for TargetedPath {
             Err(error) => Err(refuse(&error)),
         }
     }
+}
+
+/// The name of a region of shared memory.
+pub(super) struct RegionName(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for RegionName {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let name: Result<Path<String>, _> = Path::from_request_parts(parts, state).await;
+        name.map(|Path(name)| RegionName(name)).map_err(|_| refuse(&not_utf_8("region")))
+    }
+}
+
+fn not_utf_8(what: &str) -> Error {
+    Error::invalid_argument(format!("the {what}'s name in the path is not UTF-8 once its escapes are read"))
 }
 
 fn refuse(error: &Error) -> Response {

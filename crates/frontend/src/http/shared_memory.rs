@@ -1,13 +1,14 @@
 //! `/v2/systemsharedmemory/…` and `/v2/cudasharedmemory/…` of Triton's shared memory extensions.
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use inference::{Error, ModelKey, Result};
 use serde::{Deserialize, Serialize};
 
 use super::describe::refuse;
+use super::path::RegionName;
 use super::slashes::Names;
 use crate::shared_memory::Region;
 use crate::status::Failure;
@@ -61,11 +62,11 @@ async fn system_status_all(State(app): State<Shared>) -> Response {
     statuses(app.services.shared_memory.status(""))
 }
 
-async fn system_status(State(app): State<Shared>, Path(name): Path<String>) -> Response {
+async fn system_status(State(app): State<Shared>, RegionName(name): RegionName) -> Response {
     statuses(app.services.shared_memory.status(&name))
 }
 
-async fn system_register(State(app): State<Shared>, Path(name): Path<String>, request: Request) -> Response {
+async fn system_register(State(app): State<Shared>, RegionName(name): RegionName, request: Request) -> Response {
     let registered = match registration(&app, request).await {
         Ok(Registration { key, offset, byte_size }) => {
             app.services.shared_memory.register(&name, &key, offset, byte_size).map_err(Failure::from)
@@ -89,7 +90,7 @@ async fn system_unregister_all(State(app): State<Shared>) -> Response {
     done(app.services.shared_memory.unregister("").map_err(Failure::from))
 }
 
-async fn system_unregister(State(app): State<Shared>, Path(name): Path<String>) -> Response {
+async fn system_unregister(State(app): State<Shared>, RegionName(name): RegionName) -> Response {
     done(app.services.shared_memory.unregister(&name).map_err(Failure::from))
 }
 
@@ -97,11 +98,11 @@ async fn cuda_status_all(State(app): State<Shared>) -> Response {
     statuses(app.services.shared_memory.cuda_status(""))
 }
 
-async fn cuda_status(State(app): State<Shared>, Path(name): Path<String>) -> Response {
+async fn cuda_status(State(app): State<Shared>, RegionName(name): RegionName) -> Response {
     statuses(app.services.shared_memory.cuda_status(&name))
 }
 
-async fn cuda_register(State(app): State<Shared>, Path(name): Path<String>) -> Response {
+async fn cuda_register(State(app): State<Shared>, RegionName(name): RegionName) -> Response {
     done(app.services.shared_memory.cuda_register(&name).map_err(Failure::from))
 }
 

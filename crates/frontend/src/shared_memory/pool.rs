@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::gathered::ALIGNMENT;
+
 /// Bytes that are kept at most, in all buffers.
 const MAX_KEPT: usize = 16 << 20;
 /// Smaller buffers come from memory that the allocator keeps anyway.
 const LEAST: usize = 128 << 10;
-/// The alignment that runtimes like best for tensors.
-const ALIGNMENT: usize = 64;
 
 /// Buffers that nobody uses.
 #[derive(Debug, Default)]

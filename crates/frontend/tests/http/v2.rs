@@ -25,7 +25,7 @@ async fn statuses_and_texts() {
     let server = start().await;
     let body = request(&[1.0]);
     let infer = |model: &str| format!("/v2/models/{model}/infer");
-    let cases: [(&str, &str, &str, u16, &str); 22] = [
+    let cases: [(&str, &str, &str, u16, &str); 25] = [
         ("GET", "/v2/health/live", "", 200, ""),
         ("GET", "/v2/health/ready", "", 200, ""),
         ("GET", "/v2/models/identity/ready", "", 200, ""),
@@ -35,7 +35,16 @@ async fn statuses_and_texts() {
         ("GET", "/v2/models/identity/versions/x/ready", "", 400, "failed to get model version"),
         ("GET", "/v2/models/nope", "", 404, r#"{"error":"Request for unknown model: 'nope' is not found"}"#),
         ("GET", "/v2/models/nope/config", "", 404, "Request for unknown model: 'nope' is not found"),
-        ("GET", "/v2/models/%FF", "", 400, "not UTF-8"),
+        ("GET", "/v2/models/%FF", "", 400, "{\"error\":\"the model's name in the path is not UTF-8"),
+        (
+            "GET",
+            "/v2/systemsharedmemory/region/%FF/status",
+            "",
+            400,
+            "{\"error\":\"the region's name in the path is not UTF-8",
+        ),
+        ("POST", "/v2/systemsharedmemory/region/%FF/register", "", 400, "the region's name in the path is not UTF-8"),
+        ("POST", "/v2/cudasharedmemory/region/%FF/register", "", 400, "the region's name in the path is not UTF-8"),
         ("GET", "/nope", "", 404, r#"{"error":"Not Found"}"#),
         ("GET", "/v2/models/identity/infer", "", 405, r#"{"error":"Method Not Allowed"}"#),
         ("POST", &infer("nope"), &body, 404, r#"{"error":"Request for unknown model: 'nope' is not found"}"#),
