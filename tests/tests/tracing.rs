@@ -169,3 +169,31 @@ async fn what_is_wrong_with_the_configuration_is_told_at_start() {
     assert_eq!(code, Some(64), "{errors}");
     crate::assert_has(&errors, &["--trace-config mode=triton: ", "--trace-config rate=0: "]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_reading_a_request_takes_is_in_its_trace() {
+    let (collector, store) = (Collector::start().await, FolderStore::new());
+    let server = traced(store.launch(), &collector, &["level=TIMESTAMPS"]).start().await;
+    let raw = ("inference-header-content-length", "0");
+    let target = ("x-amzn-sagemaker-target-model", "d.tar.gz");
+    let cases: [(_, _, &[(&str, &str)], _); 4] = [
+        ("a", "/v2/models/a.tar.gz/infer", &[raw], "\0\0\0\0"),
+        ("b", "/v2/models/b.tar.gz/generate", &[], r#"{"X":[1]}"#),
+        ("c", "/v2/models/c.tar.gz/generate_stream", &[], r#"{"X":[1]}"#),
+        ("d", "/endpoints/e/invocations-response-stream", &[raw, target], "\0\0\0\0"),
+    ];
+    for (name, path, headers, body) in cases {
+        store.put(&format!("{name}.tar.gz"), &echo());
+        let trace = name.repeat(32);
+        let traceparent = format!("00-{trace}-{CALLER}-01");
+        let headers = [headers, &[("traceparent", traceparent.as_str())]].concat();
+        let answer = server.http().send(Method::POST, &server.url(path), &headers, body.to_owned()).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        let spans = collector.trace_with(&trace, "InferRequest").await;
+        let within =
+            [("archive", "InferRequest"), ("load", "archive"), ("echo", "InferRequest"), ("response", "InferRequest")];
+        assert_within(&spans, &within);
+        assert_eq!(named(&spans, "InferRequest").attributes["panoply.cache"], "Str(store)", "{path}");
+    }
+    server.stop().await;
+}

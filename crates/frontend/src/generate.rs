@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use http::{HeaderMap, HeaderValue, header};
-use inference::{CacheOutcome, InferRequest, InferResponse, ModelKey};
+use inference::{CacheOutcome, InferRequest, InferResponse, ModelKey, Trace};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,14 +41,15 @@ pub(crate) async fn run(
     mut span: Option<&mut RequestSpan>,
 ) -> Result<Response, Failure> {
     let accepted = encoding::of_answer(&invocation.headers);
-    let Prompt { mut request, found, share: _share } = read(app, invocation, began).await?;
+    let trace = span.as_deref().map(RequestSpan::inside);
+    let Prompt { mut request, found, share: _share } = read(app, invocation, began, trace).await?;
     if let Some(span) = &mut span {
         span.admit(&mut request);
     }
     let (key, id) = (request.model.clone(), request.id.clone());
     let mut responses = app.services.inference.infer_stream(request);
     let mut response = responses.next().await.ok_or_else(codec::not_one_response)??;
-    if responses.next().await.is_some() {
+    if responses.next().await.transpose()?.is_some() {
         return Err(codec::not_one_response().into());
     }
     response.cache = found.or(response.cache);
@@ -79,8 +80,9 @@ pub(crate) async fn stream(
     let key = invocation.key.clone().unwrap_or_default();
     let mut span = app.services.tracing.begin(&key, &invocation.headers, invocation.surface, in_flight.began());
     let admitted = app.services.admission.enter().map_err(Failure::from);
+    let trace = span.as_ref().map(RequestSpan::inside);
     let prompt = match admitted {
-        Ok(share) => read(&app, invocation, in_flight.began()).await.map(|prompt| (prompt, share)),
+        Ok(share) => read(&app, invocation, in_flight.began(), trace).await.map(|prompt| (prompt, share)),
         Err(failure) => Err(failure),
     };
     match prompt {
@@ -100,12 +102,12 @@ pub(crate) async fn stream(
     }
 }
 
-async fn read(app: &App, invocation: Invocation, began: Instant) -> Result<Prompt, Failure> {
+async fn read(app: &App, invocation: Invocation, began: Instant, trace: Option<Trace>) -> Result<Prompt, Failure> {
     let (key, headers) = (invocation.key?, invocation.headers);
     let bounds = app.bounds(app.config.max_request_size);
     let Whole { bytes: body, share } = body::read(&headers, invocation.body, bounds, None).await?;
     let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
-    let described = app.services.control.describe(&key, deadline).await?;
+    let described = app.services.control.describe(&key, deadline, trace).await?;
     let (spec, max_depth) = (described.model.spec.clone(), app.max_json_depth());
     let is_long = body.len() > LONG_JSON;
     let parse = move || codec::parse_generate(&body, &spec, max_depth);
@@ -144,14 +146,18 @@ impl Event {
 
 /// Runs the request in a task of its own, one event ahead of the client at most, and records its one outcome. Ends with the
 /// first error, or when nobody takes events any more.
-async fn pump(app: Shared, prompt: Prompt, outcome: Outcome, _admitted: Share, events: mpsc::Sender<Event>) {
+async fn pump(app: Shared, prompt: Prompt, mut outcome: Outcome, _admitted: Share, events: mpsc::Sender<Event>) {
     let Prompt { request, mut found, share: _share } = prompt;
     let (key, id) = (request.model.clone(), request.id.clone());
     let mut responses = app.services.inference.infer_stream(request);
     while let Some(response) = responses.next().await {
         let event = match response {
-            Ok(response) => {
-                let cache = found.take().or_else(|| response.cache.clone());
+            Ok(mut response) => {
+                response.cache = found.take().or(response.cache);
+                if let Some(span) = &mut outcome.span {
+                    span.answer(&response);
+                }
+                let cache = response.cache.clone();
                 write(&app, &key, id.clone(), response).await.map(|json| Event::of(&json, None, cache))
             }
             Err(error) => Err(error.into()),

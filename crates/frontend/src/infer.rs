@@ -1,5 +1,6 @@
 //! One inference request, from its head and body to its answer: the same for every HTTP surface.
 
+use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use inference::{
     CacheOutcome, DataType, Description, Error, ErrorKind, InferResponse, LoadTiming, ModelInfo, ModelKey, NamedTensor,
-    Result, TargetModel,
+    Result, TargetModel, Trace,
 };
 
 use crate::App;
@@ -125,7 +126,8 @@ async fn run(
         body::read(&invocation.headers, invocation.body, bounds, framing.tensors_at()).await?;
     // ─► what the client asks for
     let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
-    let (mut wire, found) = decode(app, &key, framing.layout, body, deadline).await?;
+    let trace = span.as_deref().map(RequestSpan::inside);
+    let (mut wire, found) = decode(app, &key, framing.layout, body, deadline, trace).await?;
     app.forward(&invocation.headers, &mut wire.parameters);
     let shared_outputs = shared_memory::fetch(app, &mut wire, &mut share).await?;
     let mut request = wire.take_request(key.clone(), deadline);
@@ -167,11 +169,12 @@ pub(crate) async fn decode(
     layout: Layout,
     body: Bytes,
     deadline: Option<Instant>,
+    trace: Option<Trace>,
 ) -> Result<(WireRequest, Option<CacheOutcome>)> {
     let max_depth = app.max_json_depth();
     let json_length = match layout {
         Layout::Raw => {
-            let Description { model, cache } = app.services.control.describe(key, deadline).await?;
+            let Description { model, cache } = app.services.control.describe(key, deadline, trace).await?;
             let inputs = vec![raw_input(key, &model, body)?];
             return Ok((WireRequest { inputs, ..WireRequest::default() }, cache));
         }
@@ -186,16 +189,18 @@ pub(crate) async fn decode(
 pub(crate) async fn encode(
     max_size: u64,
     key: &ModelKey,
-    wire: WireRequest,
+    wire: impl Borrow<WireRequest> + Send + 'static,
     binary: bool,
     response: InferResponse,
 ) -> Result<Encoded> {
     let model_name = name(key, &response);
-    let answer = Answer { id: &wire.id, model_name: &model_name, choices: &wire.outputs, binary, max_size };
+    let asked = wire.borrow();
+    let answer = Answer { id: &asked.id, model_name: &model_name, choices: &asked.outputs, binary, max_size };
     if answer.converted_bytes(&response) <= LONG_JSON {
         return codec::encode(&response, &answer);
     }
     let job = move || {
+        let wire = wire.borrow();
         let answer = Answer { id: &wire.id, model_name: &model_name, choices: &wire.outputs, binary, max_size };
         codec::encode(&response, &answer)
     };

@@ -9,7 +9,9 @@ use std::time::Instant;
 use futures_core::Stream;
 
 use crate::stream::once;
-use crate::{CacheOutcome, InferRequest, InferResponse, LoadOverrides, ModelInfo, ModelKey, ModelStatistics, Result};
+use crate::{
+    CacheOutcome, InferRequest, InferResponse, LoadOverrides, ModelInfo, ModelKey, ModelStatistics, Result, Trace,
+};
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -122,11 +124,17 @@ pub trait ModelControl: Send + Sync {
     /// NotFound when nothing is known of the model.
     fn statistics(&self, key: &ModelKey) -> Result<Vec<ModelStatistics>>;
 
-    /// What the model is. Loads a target model that is not in memory, and waits for that until `deadline`.
+    /// What the model is. Loads a target model that is not in memory, and waits for that until `deadline`; the load is told in
+    /// `trace`, if the request is traced.
     ///
     /// # Errors
     /// NotFound, DeadlineExceeded, or what its load ended in.
-    fn describe(&self, key: &ModelKey, deadline: Option<Instant>) -> BoxFuture<'_, Result<Description>>;
+    fn describe(
+        &self,
+        key: &ModelKey,
+        deadline: Option<Instant>,
+        trace: Option<Trace>,
+    ) -> BoxFuture<'_, Result<Description>>;
 
     /// Every model that is known without asking the store: repositories', registered ones, and target models that are in
     /// memory, being loaded, in the disk cache, or have failed.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use inference::{
     BoxFuture, Description, Error, ErrorKind, IndexEntry, LoadOverrides, ModelControl, ModelKey, ModelState,
-    ModelStatistics, RegisteredModel, Result, TargetModel,
+    ModelStatistics, RegisteredModel, Result, TargetModel, Trace,
 };
 
 use crate::cache::ModelCache;
@@ -35,17 +35,22 @@ impl ModelControl for ModelCache {
         })
     }
 
-    fn describe(&self, key: &ModelKey, deadline: Option<Instant>) -> BoxFuture<'_, Result<Description>> {
+    fn describe(
+        &self,
+        key: &ModelKey,
+        deadline: Option<Instant>,
+        trace: Option<Trace>,
+    ) -> BoxFuture<'_, Result<Description>> {
         let key = key.clone();
         Box::pin(async move {
             let described = match self.route(&key) {
-                Ok(route) => self.describe_at(route, &key, deadline).await,
+                Ok(route) => self.describe_at(route, &key, deadline, trace.as_ref()).await,
                 Err(error) => Err(error),
             };
             match described {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotReady) => {
                     match self.composing_model(&key) {
-                        Some(route) => self.describe_at(route, &key, deadline).await,
+                        Some(route) => self.describe_at(route, &key, deadline, trace.as_ref()).await,
                         None => Err(error),
                     }
                 }
@@ -146,8 +151,14 @@ fn index_archive(index: &mut Index, archive: &LoadedArchive) {
 }
 
 impl ModelCache {
-    async fn describe_at(&self, route: Route, key: &ModelKey, deadline: Option<Instant>) -> Result<Description> {
-        let (pin, cache) = self.acquire(&route, deadline, None).await?;
+    async fn describe_at(
+        &self,
+        route: Route,
+        key: &ModelKey,
+        deadline: Option<Instant>,
+        trace: Option<&Trace>,
+    ) -> Result<Description> {
+        let (pin, cache) = self.acquire(&route, deadline, trace).await?;
         let model = pin.find(route.model.as_deref(), key.version)?.info.clone();
         Ok(Description { model, cache })
     }

@@ -42,7 +42,7 @@ impl InferenceGrpc {
         let deadline =
             timeout::of_call(call.as_ref()).map(|timeout| timeout.and_then(|time| Instant::now().checked_add(time)));
         let deadline = deadline.map_err(|error| failure::refuse(&key, error))?;
-        match self.app.services.control.describe(&key, deadline).await {
+        match self.app.services.control.describe(&key, deadline, None).await {
             Ok(found) => Ok((key, found.model)),
             Err(error) => Err(failure::refuse(&key, error)),
         }

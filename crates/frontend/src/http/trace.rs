@@ -58,7 +58,7 @@ pub(super) async fn update_of_model(State(app): State<Shared>, path: ModelPath, 
 
 /// The model's name, if there is such a model. Loads it, as everything that is told about a model does.
 async fn known(app: &App, key: &ModelKey) -> Result<String> {
-    app.services.control.describe(key, None).await.map(|_| key.to_string())
+    app.services.control.describe(key, None, None).await.map(|_| key.to_string())
 }
 
 async fn update(app: &App, model: &str, request: Request) -> Result<BTreeMap<String, Value>, Failure> {

@@ -65,14 +65,26 @@ async fn invoke(State(app): State<Shared>, endpoint: Segment, request: Request) 
         form: Form::Tensors(Announce::ContentType),
         time_limit: Some(app.config.invocation_timeout),
     };
-    // Nothing that the panic could have left half done is looked at again.
-    let answered = AssertUnwindSafe(infer::answer(&app, invocation, refuse)).catch_unwind().await;
-    let mut response = answered.unwrap_or_else(|panic| {
-        let error = reply::log_panic(&*panic);
-        refuse(&error.clone().into(), &status::of_error(&error, false))
+    complete(echoed, infer::answer(&app, invocation, refuse)).await
+}
+
+/// An answer with the headers of every answer; where making it panics, SDKs learn of that too.
+pub(super) async fn complete(echoed: HeaderMap, answer: impl Future<Output = Response>) -> Response {
+    let answered = unless_it_panics(answer).await;
+    let mut response = answered.unwrap_or_else(|error| {
+        let status = status::of_error(&error, false);
+        refuse(&error.into(), &status)
     });
     response.headers_mut().extend(echoed);
     response
+}
+
+/// What a future comes to. A panic is logged, and nothing that it could have left half done is looked at again.
+///
+/// # Errors
+/// Internal where it panics.
+pub(super) async fn unless_it_panics<T>(future: impl Future<Output = T>) -> Result<T> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| reply::log_panic(&*panic))
 }
 
 /// `InvokeEndpointAsync`.

@@ -1,6 +1,7 @@
 //! `InvokeEndpointWithResponseStream`: one part for each of the model's responses, as soon as it is made.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -11,8 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use inference::{Error, InferRequest, InferResponse, ModelKey, Origin, Result, TargetModel};
 use tokio::time::timeout;
 
-use super::runtime::{check_endpoint, echoed, refuse};
+use super::runtime::{check_endpoint, complete, echoed, refuse, unless_it_panics};
 use super::{Segment, event_stream, segment};
+use crate::Shared;
 use crate::admission::{BodyShare, Share};
 use crate::body::{self, Whole};
 use crate::codec::{self, Announce, Encoded, Framing, WireRequest};
@@ -22,7 +24,6 @@ use crate::shared_memory::{self, SharedOutput};
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface};
 use crate::trace::RequestSpan;
-use crate::{App, Shared};
 
 /// What the parts are, as this operation says it both ways.
 const ACCEPT: HeaderName = HeaderName::from_static("x-amzn-sagemaker-accept");
@@ -39,27 +40,29 @@ pub(super) async fn invoke(State(app): State<Shared>, endpoint: Segment, request
     let echoed = echoed(&app, &head.headers);
     let endpoint = segment(endpoint).and_then(|endpoint| check_endpoint(&app, &endpoint));
     let key = endpoint.and_then(|()| key(&head.headers));
+    complete(echoed, respond(app, key, head.headers, body)).await
+}
+
+async fn respond(app: Shared, key: Result<ModelKey>, headers: HeaderMap, body: Body) -> Response {
     let in_flight = InFlight::begin(Surface::Runtime);
     let name = key.clone().unwrap_or_default();
-    let mut span = app.services.tracing.begin(&name, &head.headers, Surface::Runtime, in_flight.began());
+    let mut span = app.services.tracing.begin(&name, &headers, Surface::Runtime, in_flight.began());
     let limit = app.config.invocation_timeout;
-    let begun = match timeout(limit, begin(app.clone(), key, head.headers, body, span.as_mut())).await {
+    let begun = match timeout(limit, begin(app.clone(), key, headers, body, span.as_mut())).await {
         Ok(begun) => begun,
         Err(_elapsed) => Err(Error::deadline_exceeded(format!(
             "there was no response within the {limit:?} that --invocation-timeout allows"
         ))
         .into()),
     };
-    let mut response = match begun {
-        Ok(begun) => answer(name, begun, Outcome { in_flight, span }),
+    match begun {
+        Ok(begun) => answer(begun, Outcome { in_flight, span }),
         Err(failure) => {
             let status = failure.status(infer::is_loading(&app, &name, &failure));
             Outcome { in_flight, span }.fail(&name, &failure, &status);
             refuse(&failure, &status)
         }
-    };
-    response.headers_mut().extend(echoed);
-    response
+    }
 }
 
 fn key(headers: &HeaderMap) -> Result<ModelKey> {
@@ -73,17 +76,19 @@ fn key(headers: &HeaderMap) -> Result<ModelKey> {
     TargetModel::new(component).map(ModelKey::of_target)
 }
 
-/// One part of the answer.
+/// One part of the answer; tensors are the response's own bytes.
 struct Part {
-    bytes: Vec<u8>,
+    bytes: Vec<Bytes>,
     content_type: HeaderValue,
-    cache: HeaderMap,
 }
 
 /// A request whose first response is there, if it has any.
 struct Begun {
     first: Option<Part>,
-    parts: BoxStream<'static, Result<Part>>,
+    /// What the first response says about the model.
+    headers: HeaderMap,
+    asked: Asked,
+    responses: BoxStream<'static, Result<InferResponse>>,
 }
 
 async fn begin(
@@ -101,7 +106,8 @@ async fn begin(
     let framing = Framing::from_headers(&headers, Announce::ContentType)?;
     let bounds = app.bounds(app.config.max_request_size);
     let Whole { bytes, mut share } = body::read(&headers, body, bounds, framing.tensors_at()).await?;
-    let (mut wire, _) = infer::decode(&app, &key, framing.layout, bytes, None).await?;
+    let trace = span.as_deref().map(RequestSpan::inside);
+    let (mut wire, found) = infer::decode(&app, &key, framing.layout, bytes, None, trace).await?;
     app.forward(&headers, &mut wire.parameters);
     let shared_outputs = shared_memory::fetch(&app, &mut wire, &mut share).await?;
     let mut request = wire.take_request(key.clone(), None);
@@ -109,76 +115,99 @@ async fn begin(
         span.admit(&mut request);
     }
     let binary = wire.binary_output.unwrap_or(framing.prefers_binary);
-    let asked = Asked { app, key, wire, binary, shared_outputs, _held: (admitted, share) };
-    let mut parts = asked.parts(request);
-    let first = parts.next().await.transpose()?;
-    Ok(Begun { first, parts })
+    let max_size = app.config.max_response_size;
+    let asked = Asked { key, wire: Arc::new(wire), binary, max_size, shared_outputs, _held: (admitted, share) };
+    let mut responses = responses(app, request);
+    let mut headers = HeaderMap::new();
+    let Some(response) = responses.next().await else { return Ok(Begun { first: None, headers, asked, responses }) };
+    let mut response = response?;
+    response.cache = found.or(response.cache);
+    if let Some(span) = &mut span {
+        span.answer(&response);
+    }
+    if let Some(outcome) = &response.cache {
+        infer::cache_headers(&mut headers, outcome);
+    }
+    let first = Some(asked.part(response).await?);
+    Ok(Begun { first, headers, asked, responses })
+}
+
+/// The models' responses, which go on when the call has returned.
+fn responses(app: Shared, request: InferRequest) -> BoxStream<'static, Result<InferResponse>> {
+    Box::pin(async_stream::stream! {
+        let mut responses = app.services.inference.infer_stream(request);
+        while let Some(response) = responses.next().await {
+            yield response;
+        }
+    })
 }
 
 /// What a request's responses are written by.
 struct Asked {
-    app: Shared,
     key: ModelKey,
-    wire: WireRequest,
+    wire: Arc<WireRequest>,
     binary: bool,
+    max_size: u64,
     shared_outputs: Vec<SharedOutput>,
     _held: (Share, BodyShare),
 }
 
 impl Asked {
-    fn parts(self, request: InferRequest) -> BoxStream<'static, Result<Part>> {
-        Box::pin(async_stream::try_stream! {
-            let mut responses = self.app.services.inference.infer_stream(request);
-            while let Some(response) = responses.next().await {
-                let part = self.part(&self.app, response?).await?;
-                yield part;
-            }
-        })
-    }
-
-    async fn part(&self, app: &App, response: InferResponse) -> Result<Part> {
+    async fn part(&self, response: InferResponse) -> Result<Part> {
         shared_memory::store(&self.shared_outputs, &response).await?;
-        let mut headers = HeaderMap::new();
-        if let Some(outcome) = &response.cache {
-            infer::cache_headers(&mut headers, outcome);
-        }
-        let mut said = HeaderMap::new();
-        let (wire, max_size) = (self.wire.clone(), app.config.max_response_size);
-        let Encoded { json_length, parts } = infer::encode(max_size, &self.key, wire, self.binary, response).await?;
-        codec::announce(&mut said, Announce::ContentType, json_length);
-        let mut bytes = parts.concat();
+        let (wire, guard) = (self.wire.clone(), response.guard.clone());
+        let encoded = infer::encode(self.max_size, &self.key, wire, self.binary, response).await?;
+        let Encoded { json_length, parts: mut bytes } = encoded;
         let content_type = match json_length {
-            Some(_) => said.remove(header::CONTENT_TYPE).unwrap_or(JSON_LINES),
+            Some(_) => {
+                body::guard_last(&mut bytes, guard);
+                let mut said = HeaderMap::new();
+                codec::announce(&mut said, Announce::ContentType, json_length);
+                said.remove(header::CONTENT_TYPE).unwrap_or(JSON_LINES)
+            }
             None => {
-                bytes.push(b'\n');
+                bytes.push(Bytes::from_static(b"\n"));
                 JSON_LINES
             }
         };
-        Ok(Part { bytes, content_type, cache: headers })
+        Ok(Part { bytes, content_type })
+    }
+
+    /// The part for the next response, if there is one more. A panic is an error like others.
+    async fn next(&self, responses: &mut BoxStream<'static, Result<InferResponse>>) -> Option<Result<Part>> {
+        let next = async {
+            match responses.next().await? {
+                Ok(response) => Some(self.part(response).await),
+                Err(error) => Some(Err(error)),
+            }
+        };
+        unless_it_panics(next).await.unwrap_or_else(|error| Some(Err(error)))
     }
 }
 
-fn answer(key: ModelKey, begun: Begun, outcome: Outcome) -> Response {
-    let Begun { first, mut parts } = begun;
-    let mut headers = first.as_ref().map(|part| part.cache.clone()).unwrap_or_default();
+fn answer(begun: Begun, outcome: Outcome) -> Response {
+    let Begun { first, mut headers, asked, mut responses } = begun;
     headers.insert(PARTS, first.as_ref().map_or(JSON_LINES, |part| part.content_type.clone()));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(event_stream::CONTENT_TYPE));
     let frames = async_stream::stream! {
-        if let Some(part) = first {
-            yield Bytes::from(event_stream::payload_parts(&part.bytes));
-        }
-        while let Some(part) = parts.next().await {
+        let mut next: Option<Result<Part>> = first.map(Ok);
+        while let Some(part) = next {
             match part {
-                Ok(part) => yield Bytes::from(event_stream::payload_parts(&part.bytes)),
+                Ok(part) => {
+                    for bytes in event_stream::payload_parts(part.bytes) {
+                        yield bytes;
+                    }
+                }
                 Err(error) => {
                     let is_model = error.origin() == Origin::Model;
                     let failure = Failure::from(error);
                     let status = failure.status(false);
-                    outcome.fail(&key, &failure, &status);
-                    yield Bytes::from(event_stream::exception(is_model, failure.message()));
+                    outcome.fail(&asked.key, &failure, &status);
+                    yield event_stream::exception(is_model, failure.message());
                     return;
                 }
             }
+            next = asked.next(&mut responses).await;
         }
         outcome.succeed();
     };

@@ -48,7 +48,7 @@ impl Tracing {
 impl RequestSpan {
     /// The request is read, and goes on with its trace.
     pub(crate) fn admit(&mut self, request: &mut InferRequest) {
-        let trace = self.span.inside();
+        let trace = self.inside();
         trace.record("admission", self.arrived, Instant::now());
         if !request.id.is_empty() {
             self.span.set("triton.request_id", Parameter::String(request.id.clone()));
@@ -59,15 +59,23 @@ impl RequestSpan {
         request.trace = Some(trace);
     }
 
-    /// The models have answered.
+    /// Where spans of what is done for the request begin.
+    pub(crate) fn inside(&self) -> Trace {
+        self.span.inside()
+    }
+
+    /// The models have answered. Of several responses the first is told about, and the writing of all is one span.
     pub(crate) fn answer(&mut self, response: &InferResponse) {
+        if self.writing.is_some() {
+            return;
+        }
         if let Some(cache) = &response.cache {
             self.span.set("panoply.cache", Parameter::String(cache.tier.name().to_owned()));
         }
         if self.tensors {
             self.span.set("triton.outputs", tensors(&response.outputs));
         }
-        self.writing = Some(self.span.inside().begin("response"));
+        self.writing = Some(self.inside().begin("response"));
     }
 
     /// The request has ended.

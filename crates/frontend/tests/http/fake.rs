@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use frontend::{
     Admission, DrainReport, FrontendConfig, LogChange, LogControl, LogSettings, LogTime, ServeConfig, Services,
-    SharedMemory,
+    SharedMemory, Tracing,
 };
 use futures::StreamExt;
 use inference::{
     BoxFuture, BoxStream, CacheOutcome, CacheTier, DataType, Description, Error, ErrorKind, IndexEntry, InferRequest,
     InferResponse, InferenceService, InputSpec, LoadOverrides, LoadTiming, ModelControl, ModelInfo, ModelKey,
     ModelSpec, ModelState, ModelStatistics, NamedTensor, OutputSpec, Parameter, RegisteredModel, Result, Shape, Tensor,
+    Trace,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -47,6 +48,13 @@ fn model_of(name: &str, datatype: DataType) -> Arc<ModelInfo> {
         config: protocol::encode_model_config(&config).into(),
         labels: HashMap::from([("OUTPUT0".into(), labels)]),
     })
+}
+
+/// Of an archive that had to be fetched.
+fn loaded() -> CacheOutcome {
+    let milliseconds = Duration::from_millis;
+    let load = LoadTiming { download: milliseconds(12), unpack: milliseconds(3), load: milliseconds(40) };
+    CacheOutcome { tier: CacheTier::Store, version: "\"etag-1\"".into(), load: Some(load) }
 }
 
 /// Counts a request that was given up.
@@ -137,7 +145,7 @@ impl Fake {
                 abandoned.0 = None;
             }
             "panic" => panic!("this model panics"),
-            "" | "identity" | "strings" | "x.tar.gz" | "team/x.tar.gz" | "inner" => {}
+            "" | "identity" | "strings" | "x.tar.gz" | "team/x.tar.gz" | "cold.tar.gz" | "inner" => {}
             _ if registered && name != "noroom" => {}
             _ => return Err(Self::failure(&key)),
         }
@@ -146,13 +154,11 @@ impl Fake {
             .iter()
             .map(|input| NamedTensor::new(input.name.replace("INPUT", "OUTPUT"), input.tensor.clone()));
         let outputs = outputs.filter(|output| request.wants(&output.name)).collect();
-        let milliseconds = Duration::from_millis;
-        let load = LoadTiming { download: milliseconds(12), unpack: milliseconds(3), load: milliseconds(40) };
-        let cache = name.ends_with(".tar.gz").then(|| CacheOutcome {
-            tier: CacheTier::Store,
-            version: "\"etag-1\"".into(),
-            load: Some(load),
-        });
+        let cache = match name.as_str() {
+            // Describing it has loaded it.
+            "cold.tar.gz" => Some(CacheOutcome { tier: CacheTier::Memory, load: None, ..loaded() }),
+            name => name.ends_with(".tar.gz").then(loaded),
+        };
         let model = Some(model_info("identity"));
         Ok(InferResponse { cache, model, guard: Some(self.guard.clone()), ..InferResponse::new(outputs) })
     }
@@ -218,7 +224,7 @@ impl ModelControl for Fake {
         known && key.version.is_none_or(|version| version == 1)
     }
 
-    fn describe(&self, key: &ModelKey, _: Option<Instant>) -> BoxFuture<'_, Result<Description>> {
+    fn describe(&self, key: &ModelKey, _: Option<Instant>, trace: Option<Trace>) -> BoxFuture<'_, Result<Description>> {
         let key = key.clone();
         Box::pin(async move {
             match key.to_string().as_str() {
@@ -226,6 +232,10 @@ impl ModelControl for Fake {
                     Ok(Description { model: model_info("identity"), cache: None })
                 }
                 "strings" => Ok(Description { model: model_of("strings", DataType::Bytes), cache: None }),
+                "cold.tar.gz" => {
+                    let _archive = trace.map(|trace| trace.begin("archive"));
+                    Ok(Description { model: model_info("identity"), cache: Some(loaded()) })
+                }
                 _ => Err(Self::failure(&key)),
             }
         })
@@ -335,6 +345,15 @@ pub async fn start_with(config: FrontendConfig, serve: ServeConfig) -> Running {
 }
 
 pub async fn start_admitting(admission: Admission, config: FrontendConfig, serve: ServeConfig) -> Running {
+    start_tracing(Tracing::default(), admission, config, serve).await
+}
+
+pub async fn start_tracing(
+    tracing: Tracing,
+    admission: Admission,
+    config: FrontendConfig,
+    serve: ServeConfig,
+) -> Running {
     let fake = Fake::new();
     let services = Services {
         inference: fake.clone(),
@@ -342,7 +361,7 @@ pub async fn start_admitting(admission: Admission, config: FrontendConfig, serve
         log: fake.clone(),
         admission,
         shared_memory: SharedMemory::off(),
-        tracing: frontend::Tracing::default(),
+        tracing,
     };
     let drain = CancellationToken::new();
     let mut addresses = Vec::new();

@@ -38,6 +38,7 @@ async fn failures_of_generate() {
         ("repeat", r#"{"INPUT0":0}"#, 501, not_one),
         ("repeat", r#"{"INPUT0":2}"#, 501, not_one),
         ("repeat", r#"{"INPUT0":0,"then":"fail"}"#, 503, "no luck"),
+        ("repeat", r#"{"INPUT0":1,"then":"fail"}"#, 503, "no luck"),
     ];
     for (model, body, status, text) in cases {
         for verb in ["generate", "generate_stream"] {

@@ -10,4 +10,5 @@ mod repository;
 mod sagemaker;
 mod serving;
 mod statistics;
+mod tracing;
 mod v2;

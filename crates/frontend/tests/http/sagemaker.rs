@@ -5,6 +5,7 @@ use serde_json::json;
 use super::fake::{Reply, Running, request, start, start_with};
 
 const INVOKE: &str = "/endpoints/my-ep/invocations";
+const STREAM: &str = "/endpoints/my-ep/invocations-response-stream";
 
 #[tokio::test]
 async fn an_invocation_as_boto3_sends_it() {
@@ -154,8 +155,45 @@ async fn a_name_that_is_not_utf_8_and_a_panic_are_told_in_each_apis_own_shape() 
     assert_eq!((reply.status, reply.header("x-amzn-errortype")), (400, "ValidationError"));
     assert!(reply.json()["Message"].as_str().expect("a message").contains("not UTF-8"));
 
-    let reply = server.post(INVOKE, &[("X-Amzn-SageMaker-Target-Model", "panic")], request(&[1.0])).await;
-    assert_eq!((reply.status, reply.header("x-amzn-errortype")), (500, "InternalFailure"));
-    assert!(reply.json()["Message"].as_str().expect("a message").contains("panicked"));
-    assert_eq!(reply.header("x-amzn-requestid").len(), 36);
+    for operation in ["invocations", "invocations-response-stream"] {
+        let path = format!("/endpoints/my-ep/{operation}");
+        let reply = server.post(&path, &[("X-Amzn-SageMaker-Target-Model", "panic")], request(&[1.0])).await;
+        assert_eq!((reply.status, reply.header("x-amzn-errortype")), (500, "InternalFailure"), "{operation}");
+        assert!(reply.json()["Message"].as_str().expect("a message").contains("panicked"));
+        assert_eq!(reply.header("x-amzn-requestid").len(), 36, "{operation}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_stream_has_a_part_for_each_response_and_tells_what_breaks_it_off() {
+    let server = start().await;
+    let ask = |then: &str| {
+        let mut body: serde_json::Value = serde_json::from_str(&request(&[2.0])).expect("JSON");
+        if !then.is_empty() {
+            body["parameters"] = json!({ "then": then });
+        }
+        server.post(STREAM, &[("X-Amzn-SageMaker-Target-Model", "repeat")], body.to_string())
+    };
+    for (then, end) in [("", None), ("fail", Some("no luck with 'repeat'")), ("panic", Some("handler panicked"))] {
+        let reply = ask(then).await;
+        assert_eq!((reply.status, reply.header("x-amzn-sagemaker-content-type")), (200, "application/jsonlines"));
+        let text = reply.text();
+        assert_eq!(text.matches("PayloadPart").count(), 2, "{then}: {text}");
+        assert_eq!(text.contains("InternalStreamFailure"), end.is_some(), "{then}: {text}");
+        assert!(text.contains(end.unwrap_or_default()), "{then}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_binary_part_is_sent_as_it_lies_and_guarded_until_then() {
+    let server = start().await;
+    let headers = [("X-Amzn-SageMaker-Target-Model", "cold.tar.gz"), ("Inference-Header-Content-Length", "0")];
+    let data: Vec<u8> = (0..3 << 20).map(|byte| byte as u8).collect();
+    let reply = server.post(STREAM, &headers, data.clone()).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.header("x-panoply-cache"), "store", "reading the request has loaded the model");
+    assert!(reply.header("server-timing").contains("download;dur=12"), "{:?}", reply.headers);
+    assert!(reply.header("x-amzn-sagemaker-content-type").contains("json-header-size="), "{:?}", reply.headers);
+    assert!(reply.body.windows(data.len()).any(|window| window == data), "{} bytes", reply.body.len());
+    super::fake::until(|| server.fake.unwritten() == 0).await;
 }
