@@ -1,5 +1,8 @@
 //! What fuzzing calls: the readers of bodies and messages, each alone. Not for other use.
 
+use std::convert::Infallible;
+
+use axum::body::Body;
 use bytes::Bytes;
 use inference::{DataType, InputSpec, ModelSpec, Shape};
 
@@ -51,6 +54,17 @@ pub fn generate_body(bytes: &[u8]) -> bool {
     ];
     let spec = ModelSpec { max_batch_size: 8, inputs, ..ModelSpec::new("m", "identity") };
     codec::parse_generate(bytes, &spec, depth()).is_ok()
+}
+
+/// The body of a `ModelStreamInfer` call, behind a byte that says in pieces of which size it arrives; whether all of its messages
+/// were accepted.
+pub fn grpc_stream(bytes: &[u8]) -> bool {
+    let Some((size, body)) = bytes.split_first() else { return false };
+    let pieces: Vec<_> = body.chunks(usize::from(*size).max(1)).map(Bytes::copy_from_slice).collect();
+    let pieces = futures::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    // For the time limits; nothing here waits.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("no resources are needed").block_on(crate::grpc::read_messages(Body::from_stream(pieces)))
 }
 
 /// A `ModelInferRequest`; whether it was accepted.

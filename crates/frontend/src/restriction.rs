@@ -1,14 +1,15 @@
-//! APIs that answer only to clients that know a key (Triton's restricted APIs): one table from groups of APIs to HTTP's routes
-//! and gRPC's calls.
+//! APIs that answer only to clients that know a key (Triton's restricted APIs). HTTP's routes name their group of APIs where they
+//! are made, and gRPC's calls have theirs from a table.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
+use axum::routing::MethodRouter;
 use http::{HeaderMap, HeaderName};
 use subtle::ConstantTimeEq;
 
@@ -20,7 +21,7 @@ const GRPC_PREFIX: &str = "triton-grpc-protocol-";
 
 /// A group of APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Api {
+pub(crate) enum Api {
     Health,
     Metadata,
     Inference,
@@ -44,33 +45,6 @@ const NAMES: [(&str, Api); 9] = [
     ("trace", Api::Trace),
     ("logging", Api::Logging),
 ];
-
-/// The group of a route, from the pattern of its path.
-fn of_route(pattern: &str) -> Option<Api> {
-    if let Some(tail) = pattern.strip_prefix("/v2/models/{name}") {
-        return match tail.strip_prefix("/versions/{version}").unwrap_or(tail) {
-            "" => Some(Api::Metadata),
-            "/ready" => Some(Api::Health),
-            "/infer" | "/generate" | "/generate_stream" => Some(Api::Inference),
-            "/config" => Some(Api::ModelConfig),
-            "/stats" => Some(Api::Statistics),
-            "/trace/setting" => Some(Api::Trace),
-            _ => None,
-        };
-    }
-    let mut segments = pattern.trim_start_matches('/').split('/');
-    match (segments.next(), segments.next(), segments.next()) {
-        (Some("v2"), None, _) => Some(Api::Metadata),
-        (Some("v2"), Some("health"), _) => Some(Api::Health),
-        (Some("v2"), Some("models"), Some("stats")) => Some(Api::Statistics),
-        (Some("v2"), Some("repository"), _) => Some(Api::ModelRepository),
-        (Some("v2"), Some("systemsharedmemory" | "cudasharedmemory"), _) => Some(Api::SharedMemory),
-        (Some("v2"), Some("trace"), _) => Some(Api::Trace),
-        (Some("v2"), Some("logging"), _) => Some(Api::Logging),
-        (Some("invocations" | "endpoints"), ..) => Some(Api::Inference),
-        _ => None,
-    }
-}
 
 /// The group of a gRPC call, from its path.
 fn of_call(path: &str) -> Option<Api> {
@@ -96,6 +70,17 @@ fn of_call(path: &str) -> Option<Api> {
 struct Key {
     header: HeaderName,
     value: Arc<[u8]>,
+}
+
+impl Key {
+    fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        let given = headers.get(&self.header).map_or(&b""[..], |value| value.as_bytes());
+        if bool::from(given.ct_eq(&self.value)) {
+            return Ok(());
+        }
+        let message = format!("This API is restricted, expecting header '{}'", self.header);
+        Err(Failure::Refused(Refusal::Restricted, message))
+    }
 }
 
 /// Which APIs want which header. None do by default.
@@ -150,49 +135,62 @@ impl Restrictions {
     }
 
     fn check(&self, api: Option<Api>, headers: &HeaderMap) -> Result<(), Failure> {
-        let Some(key) = api.and_then(|api| self.0.get(&api)) else { return Ok(()) };
-        let given = headers.get(&key.header).map_or(&b""[..], |value| value.as_bytes());
-        if bool::from(given.ct_eq(&key.value)) {
-            return Ok(());
-        }
-        let message = format!("This API is restricted, expecting header '{}'", key.header);
-        Err(Failure::Refused(Refusal::Restricted, message))
+        api.and_then(|api| self.0.get(&api)).map_or(Ok(()), |key| key.check(headers))
     }
 }
 
-/// Guards the routes of the HTTP port.
-pub(crate) fn guard_http(router: Router<Shared>, restrictions: &Restrictions) -> Router<Shared> {
-    let api = |request: &Request| of_route(request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str));
-    let refuse = |failure: &Failure| reply::error(failure.status(false).http, failure.message());
-    guard(router, restrictions, api, refuse)
+/// The routes of the HTTP port. None is without a group, and a route costs nothing more where its group is not restricted.
+pub(crate) struct Guarded<'a> {
+    router: Router<Shared>,
+    restrictions: &'a Restrictions,
 }
 
-/// Guards the calls of the gRPC port.
+impl<'a> Guarded<'a> {
+    /// No routes yet.
+    pub(crate) fn new(restrictions: &'a Restrictions) -> Self {
+        Guarded { router: Router::new(), restrictions }
+    }
+
+    /// Adds a route, which belongs to `api`.
+    pub(crate) fn route(mut self, api: Api, path: &str, mut handlers: MethodRouter<Shared>) -> Self {
+        if let Some(key) = self.restrictions.0.get(&api).cloned() {
+            let refuse = |failure: &Failure| reply::error(failure.status(false).http, failure.message());
+            handlers = handlers.layer(from_fn(move |request: Request, next: Next| {
+                pass(key.check(request.headers()), refuse, request, next)
+            }));
+        }
+        self.router = self.router.route(path, handlers);
+        self
+    }
+
+    /// All of them.
+    pub(crate) fn into_router(self) -> Router<Shared> {
+        self.router
+    }
+}
+
+/// Guards the calls of the gRPC port; costs nothing where nothing is restricted.
 pub(crate) fn guard_grpc(router: Router, restrictions: &Restrictions) -> Router {
-    guard(router, restrictions, |request| of_call(request.uri().path()), grpc::refusal)
-}
-
-/// Costs nothing where nothing is restricted.
-fn guard<S: Clone + Send + Sync + 'static>(
-    router: Router<S>,
-    restrictions: &Restrictions,
-    api: fn(&Request) -> Option<Api>,
-    refuse: fn(&Failure) -> Response,
-) -> Router<S> {
     if restrictions.0.is_empty() {
         return router;
     }
     let restrictions = restrictions.clone();
-    let guard = move |request: Request, next: Next| {
-        let outcome = restrictions.check(api(&request), request.headers());
-        async move {
-            match outcome {
-                Ok(()) => next.run(request).await,
-                Err(failure) => refuse(&failure),
-            }
-        }
-    };
-    router.layer(from_fn(guard))
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let outcome = restrictions.check(of_call(request.uri().path()), request.headers());
+        pass(outcome, grpc::refusal, request, next)
+    }))
+}
+
+async fn pass(
+    outcome: Result<(), Failure>,
+    refuse: impl FnOnce(&Failure) -> Response,
+    request: Request,
+    next: Next,
+) -> Response {
+    match outcome {
+        Ok(()) => next.run(request).await,
+        Err(failure) => refuse(&failure),
+    }
 }
 
 #[cfg(test)]
@@ -232,28 +230,6 @@ mod tests {
         let rule = ["logging:k=v".to_owned()];
         let failure = Restrictions::of_grpc(&rule).expect("valid").check(Some(Api::Logging), &HeaderMap::new());
         assert!(failure.expect_err("no key").message().ends_with("'triton-grpc-protocol-k'"));
-    }
-
-    #[test]
-    fn every_group_has_routes_and_calls() {
-        let routes = [
-            ("/v2", Api::Metadata),
-            ("/v2/models/{name}", Api::Metadata),
-            ("/v2/models/{name}/versions/{version}/ready", Api::Health),
-            ("/v2/models/stats", Api::Statistics),
-            ("/v2/models/{name}/stats", Api::Statistics),
-            ("/v2/models/{name}/trace/setting", Api::Trace),
-            ("/v2/trace/setting", Api::Trace),
-            ("/v2/models/{name}/config", Api::ModelConfig),
-            ("/v2/repository/models/{name}/load", Api::ModelRepository),
-            ("/v2/systemsharedmemory/region/{name}/register", Api::SharedMemory),
-            ("/v2/logging", Api::Logging),
-            ("/endpoints/{name}/invocations", Api::Inference),
-        ];
-        for (pattern, api) in routes {
-            assert_eq!(of_route(pattern), Some(api), "{pattern}");
-        }
-        assert_eq!((of_route(""), of_route("/metrics"), of_route("/v2/models/{name}/nope")), (None, None, None));
     }
 
     #[test]

@@ -80,7 +80,7 @@ const PBTXT: &[&[u8]] = &[
 ];
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target {
         name: "json",
         read: fuzzing::json_body,
@@ -129,6 +129,16 @@ pub const TARGETS: [Target; 6] = [
         words: PROTOBUF,
         fixed_bytes: 64 << 10,
         bytes_per_byte: 64,
+    },
+    Target {
+        name: "grpc_stream",
+        read: fuzzing::grpc_stream,
+        seeds: grpc_stream_seeds,
+        words: PROTOBUF,
+        // What a message's head promises is reserved, up to the largest message.
+        fixed_bytes: 192 << 10,
+        // Pieces of one byte have dozens each around them.
+        bytes_per_byte: 128,
     },
 ];
 
@@ -183,4 +193,11 @@ fn grpc_seeds() -> Vec<Vec<u8>> {
     let parameter = field(4, &[field(1, b"timeout"), field(2, &[2 << 3, 9])].concat());
     let output = field(6, &field(1, b"y"));
     vec![[&raw[..], &parameter, &output].concat(), raw, typed]
+}
+
+/// As [`fuzzing::grpc_stream`] wants them: the size of pieces, and messages behind their heads.
+fn grpc_stream_seeds() -> Vec<Vec<u8>> {
+    let framed = |message: &Vec<u8>| [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat();
+    let messages: Vec<u8> = grpc_seeds().iter().flat_map(framed).collect();
+    [1, 7, 255].map(|size| [&[size], &messages[..]].concat()).to_vec()
 }

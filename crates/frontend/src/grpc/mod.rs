@@ -35,6 +35,7 @@ mod wire;
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -50,8 +51,10 @@ use tonic_health::pb::health_server::HealthServer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::health::HealthService;
+use self::messages::{Messages, Unread};
 use self::service::InferenceGrpc;
 use crate::admission::Admission;
+use crate::body::{Bounds, Whole};
 use crate::status::Failure;
 use crate::{App, FrontendConfig, Services, restriction};
 
@@ -96,6 +99,24 @@ pub fn grpc_router(services: Services, config: FrontendConfig, closing: Cancella
 pub(crate) fn read_message(bytes: Bytes) -> bool {
     let mut share = Admission::default().body();
     decode::decode(bytes, &mut share).and_then(decode::request).is_ok()
+}
+
+/// Reads the messages of a stream as a call does; whether all were accepted.
+pub(crate) async fn read_messages(body: Body) -> bool {
+    let admission = Admission::default();
+    let bounds = Bounds { size: 64 << 10, timeout: Duration::from_secs(1), admission: &admission };
+    let mut messages = Messages::new(body, None);
+    let mut accepted = true;
+    loop {
+        match messages.next(bounds).await {
+            Ok(Some(Whole { bytes, mut share })) => {
+                accepted &= decode::decode(bytes, &mut share).and_then(decode::request).is_ok();
+            }
+            Ok(None) => return accepted,
+            Err(Unread::Message(_)) => accepted = false,
+            Err(Unread::Call(_)) => return false,
+        }
+    }
 }
 
 /// A failure as the answer to a call that no handler has seen.

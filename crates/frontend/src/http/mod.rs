@@ -28,50 +28,50 @@ use self::slashes::Names;
 pub(crate) use self::statistics::{nanoseconds, place};
 use crate::codec::Announce;
 use crate::infer::{self, Form, Invocation};
+use crate::restriction::{Api, Guarded};
 use crate::status::{Failure, Status};
 use crate::telemetry::Surface;
-use crate::{FrontendConfig, Services, Shared, generate, reply, restriction, sagemaker};
+use crate::{FrontendConfig, Services, Shared, generate, reply, sagemaker};
 
 /// Where a model's name stands in a path, and its version.
 const MODELS: &str = "/v2/models/";
 const VERSION: &str = "/versions/{version}";
 
 /// What can be asked of a model, and of one of its versions: each with what stands behind the name.
-fn model_verbs() -> Vec<(&'static str, MethodRouter<Shared>)> {
+fn model_verbs() -> Vec<(&'static str, Api, MethodRouter<Shared>)> {
     vec![
-        ("", get(describe::model)),
-        ("/ready", get(health::model_ready)),
-        ("/config", get(describe::config)),
-        ("/stats", get(statistics::one)),
-        ("/infer", post(infer)),
-        ("/generate", post(generate)),
-        ("/generate_stream", post(generate_stream)),
-        ("/trace/setting", get(trace::of_model).post(trace::update_of_model)),
+        ("", Api::Metadata, get(describe::model)),
+        ("/ready", Api::Health, get(health::model_ready)),
+        ("/config", Api::ModelConfig, get(describe::config)),
+        ("/stats", Api::Statistics, get(statistics::one)),
+        ("/infer", Api::Inference, post(infer)),
+        ("/generate", Api::Inference, post(generate)),
+        ("/generate_stream", Api::Inference, post(generate_stream)),
+        ("/trace/setting", Api::Trace, get(trace::of_model).post(trace::update_of_model)),
     ]
 }
 
 /// The routes of the HTTP port (8000).
 pub fn http_router(services: Services, config: FrontendConfig) -> Router {
-    let mut router = Router::new()
-        .route("/v2", get(describe::server))
-        .route("/v2/health/live", get(health::live))
-        .route("/v2/health/ready", get(health::ready))
-        .route("/v2/logging", logging::route())
-        .route("/v2/models/stats", get(statistics::all))
-        .route("/v2/repository/index", post(describe::index));
+    let restrictions = config.http_restrictions.clone();
+    let mut routes = Guarded::new(&restrictions)
+        .route(Api::Metadata, "/v2", get(describe::server))
+        .route(Api::Health, "/v2/health/live", get(health::live))
+        .route(Api::Health, "/v2/health/ready", get(health::ready))
+        .route(Api::Logging, "/v2/logging", logging::route())
+        .route(Api::Statistics, "/v2/models/stats", get(statistics::all))
+        .route(Api::Trace, "/v2/trace/setting", get(trace::of_all).post(trace::update_of_all))
+        .route(Api::Inference, "/invocations", post(invocations));
     let mut models = Names { prefix: MODELS, tails: Vec::new() };
-    for (verb, handlers) in model_verbs() {
+    for (verb, api, handlers) in model_verbs() {
         for tail in [verb.to_owned(), format!("{VERSION}{verb}")] {
-            router = router.route(&format!("{MODELS}{{name}}{tail}"), handlers.clone());
+            routes = routes.route(api, &format!("{MODELS}{{name}}{tail}"), handlers.clone());
             models.tails.push(tail);
         }
     }
-    let (router, controlled) = repository::routes(router);
-    let router = router.route("/invocations", post(invocations)).merge(sagemaker::runtime_routes());
-    let router = router.merge(shared_memory::routes());
-    let router = router.route("/v2/trace/setting", get(trace::of_all).post(trace::update_of_all));
-    let router = restriction::guard_http(router, &config.http_restrictions);
-    let router = crate::finish(router, services, config);
+    let (routes, controlled) = repository::routes(routes);
+    let routes = shared_memory::routes(sagemaker::runtime_routes(routes));
+    let router = crate::finish(routes.into_router(), services, config);
     let names = [models, controlled].into_iter().chain(shared_memory::names()).collect();
     let routes = router.clone();
     router.fallback(move |request| with_slashes(routes, names, request))

@@ -1,6 +1,5 @@
 //! Loading and unloading models by name: `POST /v2/repository/models/{name}/load` and `/unload`.
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
@@ -14,6 +13,7 @@ use crate::admission::BodyShare;
 use crate::body::{self, Whole};
 use crate::infer::{LONG_JSON, off_thread};
 use crate::load_parameters::in_repository;
+use crate::restriction::{Api, Guarded};
 use crate::status::Failure;
 use crate::{App, Shared, codec, reply};
 
@@ -21,15 +21,19 @@ use crate::{App, Shared, codec, reply};
 const MODELS: &str = "/v2/repository/models/";
 
 /// Adds the routes; returns those whose names may hold slashes.
-pub(super) fn routes(mut router: Router<Shared>) -> (Router<Shared>, Names) {
+pub(super) fn routes(mut routes: Guarded<'_>) -> (Guarded<'_>, Names) {
+    let group = Api::ModelRepository;
+    routes = routes.route(group, "/v2/repository/index", post(describe::index));
+    routes = routes.route(group, "/v2/repository/{repository}/index", post(in_one_repository));
     let calls = [("/load", post(load)), ("/unload", post(unload))];
     let mut names = Names { prefix: MODELS, tails: Vec::new() };
     for (tail, handler) in calls {
         let in_one = format!("/v2/repository/{{repository}}/models/{{name}}{tail}");
-        router = router.route(&format!("{MODELS}{{name}}{tail}"), handler).route(&in_one, post(in_one_repository));
+        routes = routes.route(group, &format!("{MODELS}{{name}}{tail}"), handler);
+        routes = routes.route(group, &in_one, post(in_one_repository));
         names.tails.push(tail.to_owned());
     }
-    (router.route("/v2/repository/{repository}/index", post(in_one_repository)), names)
+    (routes, names)
 }
 
 /// `POST /v2/repository/models/{name}/load`.

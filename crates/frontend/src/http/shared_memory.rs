@@ -1,6 +1,5 @@
 //! `/v2/systemsharedmemory/…` and `/v2/cudasharedmemory/…` of Triton's shared memory extensions.
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::describe::refuse;
 use super::path::RegionName;
 use super::slashes::Names;
+use crate::restriction::{Api, Guarded};
 use crate::shared_memory::Region;
 use crate::status::Failure;
 use crate::{Shared, body, reply};
@@ -34,20 +34,28 @@ struct RegionStatus {
     byte_size: u64,
 }
 
-/// The routes of both kinds of memory.
-pub(super) fn routes() -> Router<Shared> {
-    let (system, cuda) = ("/v2/systemsharedmemory", "/v2/cudasharedmemory");
-    Router::new()
-        .route(&format!("{system}/status"), get(system_status_all))
-        .route(&format!("{system}/region/{{name}}/status"), get(system_status))
-        .route(&format!("{system}/region/{{name}}/register"), post(system_register))
-        .route(&format!("{system}/unregister"), post(system_unregister_all))
-        .route(&format!("{system}/region/{{name}}/unregister"), post(system_unregister))
-        .route(&format!("{cuda}/status"), get(cuda_status_all))
-        .route(&format!("{cuda}/region/{{name}}/status"), get(cuda_status))
-        .route(&format!("{cuda}/region/{{name}}/register"), post(cuda_register))
-        .route(&format!("{cuda}/unregister"), post(cuda_unregister))
-        .route(&format!("{cuda}/region/{{name}}/unregister"), post(cuda_unregister))
+/// Adds the routes of both kinds of memory.
+pub(super) fn routes(mut routes: Guarded<'_>) -> Guarded<'_> {
+    let of_system = [
+        ("/status", get(system_status_all)),
+        ("/region/{name}/status", get(system_status)),
+        ("/region/{name}/register", post(system_register)),
+        ("/unregister", post(system_unregister_all)),
+        ("/region/{name}/unregister", post(system_unregister)),
+    ];
+    let of_cuda = [
+        ("/status", get(cuda_status_all)),
+        ("/region/{name}/status", get(cuda_status)),
+        ("/region/{name}/register", post(cuda_register)),
+        ("/unregister", post(cuda_unregister)),
+        ("/region/{name}/unregister", post(cuda_unregister)),
+    ];
+    for (prefix, calls) in [("/v2/systemsharedmemory", of_system), ("/v2/cudasharedmemory", of_cuda)] {
+        for (tail, handlers) in calls {
+            routes = routes.route(Api::SharedMemory, &format!("{prefix}{tail}"), handlers);
+        }
+    }
+    routes
 }
 
 /// Where the names of regions stand in paths.

@@ -4,7 +4,6 @@
 
 use std::panic::AssertUnwindSafe;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
@@ -16,6 +15,7 @@ use serde::Serialize;
 use super::{Segment, segment, stream};
 use crate::codec::Announce;
 use crate::infer::{self, Form, Invocation};
+use crate::restriction::{Api, Guarded};
 use crate::status::{self, Failure, Status};
 use crate::telemetry::Surface;
 use crate::{App, Shared, reply};
@@ -43,12 +43,12 @@ struct ModelErrorBody<'a> {
     log_stream_arn: &'static str,
 }
 
-/// The routes of this API.
-pub(crate) fn runtime_routes() -> Router<Shared> {
-    Router::new()
-        .route("/endpoints/{endpoint}/invocations", post(invoke))
-        .route("/endpoints/{endpoint}/invocations-response-stream", post(stream::invoke))
-        .route("/endpoints/{endpoint}/async-invocations", post(not_yet))
+/// Adds the routes of this API.
+pub(crate) fn runtime_routes(routes: Guarded<'_>) -> Guarded<'_> {
+    routes
+        .route(Api::Inference, "/endpoints/{endpoint}/invocations", post(invoke))
+        .route(Api::Inference, "/endpoints/{endpoint}/invocations-response-stream", post(stream::invoke))
+        .route(Api::Inference, "/endpoints/{endpoint}/async-invocations", post(not_yet))
 }
 
 /// `InvokeEndpoint`.

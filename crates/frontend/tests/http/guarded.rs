@@ -49,6 +49,40 @@ async fn a_restricted_api_wants_its_header_on_every_route() {
 }
 
 #[tokio::test]
+async fn every_group_has_its_routes_and_no_others() {
+    let routes = [
+        ("health", "GET", "/v2/health/live"),
+        ("health", "GET", "/v2/models/identity/versions/1/ready"),
+        ("metadata", "GET", "/v2"),
+        ("metadata", "GET", "/v2/models/identity"),
+        ("inference", "POST", "/v2/models/identity/versions/1/infer"),
+        ("inference", "POST", "/v2/models/identity/generate"),
+        ("inference", "POST", "/endpoints/e/async-invocations"),
+        ("shared-memory", "GET", "/v2/systemsharedmemory/status"),
+        ("model-config", "GET", "/v2/models/identity/config"),
+        ("model-repository", "POST", "/v2/repository/index"),
+        ("model-repository", "POST", "/v2/repository/models/team/x.tar.gz/load"),
+        ("statistics", "GET", "/v2/models/stats"),
+        ("statistics", "GET", "/v2/models/identity/versions/1/stats"),
+        ("trace", "GET", "/v2/trace/setting"),
+        ("trace", "POST", "/v2/models/identity/trace/setting"),
+        ("logging", "POST", "/v2/logging"),
+    ];
+    let mut groups = routes.map(|(group, ..)| group).to_vec();
+    groups.dedup();
+    assert_eq!(groups.len(), 9);
+    for restricted in groups {
+        let http_restrictions = Restrictions::of_http(&[format!("{restricted}:key=secret")]).expect("valid");
+        let config = FrontendConfig { http_restrictions, ..FrontendConfig::default() };
+        let server = start_with(config, ServeConfig::default()).await;
+        for (group, method, path) in routes {
+            let reply = server.call(server.http, method, path, &[], "{}").await;
+            assert_eq!(reply.status == 403, group == restricted, "{path} without the key of {restricted}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn headers_become_parameters() {
     let http_header_forward = Some(HeaderForward::new("x-user.*|timeout").expect("valid"));
     let config = FrontendConfig { http_header_forward, ..FrontendConfig::default() };
