@@ -25,7 +25,7 @@ impl Instance {
     /// # Errors
     /// What the backend answers with.
     pub fn execute(&mut self, request: InferRequest) -> Result<InferResponse> {
-        let mut results = self.0.execute(Batch { requests: vec![request] });
+        let mut results = self.0.execute(Batch::new(vec![request]));
         Ok(results.pop().context("a batch of one request has one result")??)
     }
 }

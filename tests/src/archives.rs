@@ -62,7 +62,7 @@ pub fn spin_archive() -> Vec<u8> {
     onnx_archive("spin", &generated_model("spin"))
 }
 
-/// Keeps the model of [`spin_archive`] busy for so many rounds, each of some three microseconds.
+/// Keeps the model of [`spin_archive`] busy for so many rounds, each of some three microseconds, or less than one on a fast machine.
 pub fn spin_request(rounds: u64) -> Value {
     infer(&[json!({ "name": "rounds", "datatype": "INT64", "shape": [1], "data": [rounds] })])
 }

@@ -91,6 +91,18 @@ impl Server {
         Metrics::parse(&answer.text())
     }
 
+    /// The processor time that the server has had so far, in ticks of the kernel's clock (10 ms).
+    ///
+    /// # Panics
+    /// When the server does not run.
+    pub fn processor_ticks(&self) -> u64 {
+        let pid = self.pid().expect("the server runs").as_raw_nonzero();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
+        // After the name, which is in parentheses, the 12th and 13th: in user mode and in the kernel.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        fields.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
     /// Bytes of memory that the server holds at this moment.
     ///
     /// # Panics

@@ -1,7 +1,9 @@
 //! The statuses and texts that Triton's clients match on, row by row, over HTTP and over gRPC.
 
 use bytes::Bytes;
-use e2e::{Answer, Config, FolderStore, Http, Server, Store, generated_model, infer, spin_request, until};
+use e2e::{
+    Answer, Config, ENDLESS, Endless, FolderStore, Http, Server, Store, generated_model, infer, spin_request, until,
+};
 use http::Method;
 use protocol::grpc_service::grpc_inference_service_client::GrpcInferenceServiceClient;
 use protocol::grpc_service::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
@@ -185,7 +187,8 @@ async fn queues_that_are_full_or_too_slow() {
             let url = url.clone();
             tokio::spawn(async move { Http::new().post(&url, &spin_request(rounds)).await })
         };
-        let mut others = vec![ask(600_000)];
+        let endless = Endless::post(&url, &spin_request(ENDLESS));
+        let mut others = Vec::new();
         let until_in_flight = async |count: f64| {
             until("requests are in flight", async || {
                 (server.metrics().await.sum("panoply_requests_in_flight", &[]) == count).then_some(())
@@ -208,6 +211,7 @@ async fn queues_that_are_full_or_too_slow() {
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert_has(&answer.error(), &[text]);
         assert_has(status.message(), &[text]);
+        drop(endless);
         for other in others {
             other.await.expect("the request runs").ok();
         }

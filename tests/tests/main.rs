@@ -3,6 +3,7 @@
 mod bad_archives;
 mod batching;
 mod budget;
+mod cancellation;
 mod clients;
 mod connections;
 mod container;

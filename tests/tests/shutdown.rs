@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use e2e::{FolderStore, Gate, Http, Launch, S3Store, Store, echo, fp32, infer, spin_archive, spin_request, until};
+use e2e::{
+    Endless, FolderStore, Gate, Http, Launch, S3Store, Store, echo, fp32, infer, spin_archive, spin_request, until,
+};
 use futures::future::join_all;
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full};
@@ -89,13 +91,13 @@ async fn a_request_in_flight_is_finished() {
     let mut server = store.launch().start().await;
     server.invoke("spin.tar.gz", &spin_request(1)).await.ok();
     let (http, url) = (Http::new(), server.url("/invocations"));
-    let spin = tokio::spawn(async move { http.invoke(&url, "spin.tar.gz", &spin_request(300_000)).await });
+    let spin = tokio::spawn(async move { http.invoke(&url, "spin.tar.gz", &spin_request(2_000_000)).await });
     until("the request is in flight", async || {
         (server.metrics().await.sum("panoply_requests_in_flight", &[]) == 1.0).then_some(())
     })
     .await;
     server.terminate();
-    assert_eq!(spin.await.expect("the request runs").ok().numbers("done"), [300_000.0]);
+    assert_eq!(spin.await.expect("the request runs").ok().numbers("done"), [2_000_000.0]);
     assert_eq!(server.ended().await.code(), Some(0));
 }
 
@@ -105,17 +107,13 @@ async fn draining_is_bounded() {
     store.put("spin.tar.gz", &spin_archive());
     let mut server = store.launch().option("--drain-timeout", "100ms").start().await;
     server.invoke("spin.tar.gz", &spin_request(1)).await.ok();
-    let (http, url) = (Http::new(), server.url("/invocations"));
-    let body = spin_request(1_000_000).to_string();
-    let spin = tokio::spawn(async move {
-        http.try_send(Method::POST, &url, &[("x-amzn-sagemaker-target-model", "spin.tar.gz")], body).await
-    });
+    let spin = Endless::invoke(&server.url("/invocations"), "spin.tar.gz");
     until("the request is in flight", async || {
         (server.metrics().await.sum("panoply_requests_in_flight", &[]) == 1.0).then_some(())
     })
     .await;
     server.terminate();
-    assert!(spin.await.expect("the request runs").is_err(), "it was cut");
+    assert!(spin.answer().await.is_err(), "it was cut");
     assert_eq!(server.ended().await.code(), Some(0));
 }
 

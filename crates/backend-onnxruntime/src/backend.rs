@@ -125,7 +125,7 @@ impl Loading<'_> {
                 Device::Host => self.on_host()?,
                 Device::Gpu(ordinal) => self.on_gpu(*ordinal)?,
             };
-            self.parts.instances.push(Box::new(SessionInstance(session)));
+            self.parts.instances.push(Box::new(SessionInstance::new(session)?));
         }
         Ok(LoadedModel { instances: self.parts.instances, memory: self.parts.memory })
     }

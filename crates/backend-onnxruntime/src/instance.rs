@@ -4,36 +4,63 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use inference::{
-    Batch, ComputeTiming, DataType, Error, InferRequest, InferResponse, ModelInstance, NamedTensor, Result, Tensor,
+    Batch, Cancellation, ComputeTiming, DataType, Error, InferRequest, InferResponse, ModelInstance, NamedTensor,
+    Result, Tensor,
 };
 use ort::error::ErrorCode;
+use ort::session::RunOptions;
 
-use crate::run;
+use crate::run::{self, InstanceRuns};
 use crate::session::{InputSlot, LoadedSession, OutputSlot};
 use crate::value::{InputValue, output_tensor};
 
 /// Runs a session, which it may share with other instances.
-pub(crate) struct SessionInstance(pub(crate) Arc<LoadedSession>);
+pub(crate) struct SessionInstance {
+    session: Arc<LoadedSession>,
+    runs: InstanceRuns,
+}
+
+impl SessionInstance {
+    /// # Errors
+    /// Internal when ONNX Runtime fails.
+    pub(crate) fn new(session: Arc<LoadedSession>) -> Result<Self> {
+        let runs = InstanceRuns::new().map_err(|error| failure(&session, &error))?;
+        Ok(SessionInstance { session, runs })
+    }
+}
 
 impl ModelInstance for SessionInstance {
     /// Runs the requests one after the other, each on its own.
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>> {
-        let _entered = self.0.arena().enter();
-        batch.requests.iter().map(|request| answer(&self.0, request)).collect()
+        let SessionInstance { session, runs } = self;
+        let Batch { requests, cancellation } = batch;
+        let _entered = session.arena().enter();
+        runs.interruptible(&cancellation, |options| {
+            requests.iter().map(|request| answer(session, options, &cancellation, request)).collect()
+        })
     }
 }
 
-fn answer(session: &Arc<LoadedSession>, request: &InferRequest) -> Result<InferResponse> {
+fn answer(
+    session: &Arc<LoadedSession>,
+    options: &RunOptions,
+    cancellation: &Cancellation,
+    request: &InferRequest,
+) -> Result<InferResponse> {
+    cancellation.check(session.model())?;
     let started = Instant::now();
     let (slots, values) = lend_inputs(session, request)?;
     let inputs: Vec<_> = slots.into_iter().zip(&values).collect();
     let wanted: Vec<&OutputSlot> = session.outputs().iter().filter(|slot| request.wants(&slot.name)).collect();
     let prepared = Instant::now();
-    let results = run::run(session.session(), &inputs, &wanted);
+    let results = run::run(session.session(), options, &inputs, &wanted);
     let ran = Instant::now();
     session.arena().after_run(ran - prepared);
     let trimmed = Instant::now();
-    let results = results.map_err(|error| failure(session, &error))?;
+    let results = results.map_err(|error| match cancellation.check(session.model()) {
+        Ok(()) => failure(session, &error),
+        Err(cancelled) => cancelled,
+    })?;
     let outputs = wanted.iter().zip(results).map(|(slot, value)| {
         let tensor = output_tensor(value, &values, session)
             .map_err(|error| failure(session, &error).context(format!("output '{}'", slot.name)))?;

@@ -2,12 +2,54 @@
 
 use std::ffi::c_char;
 use std::ptr;
+use std::sync::Arc;
 
+use inference::{Cancellation, Interrupt};
 use ort::AsPointer;
-use ort::session::Session;
+use ort::session::{RunOptions, Session};
 
 use crate::session::{InputSlot, OutputSlot};
 use crate::value::{InputValue, OwnedValue};
+
+/// The options of one instance's runs, through which the one that is under way is ended. ONNX Runtime looks at them between
+/// the nodes of a graph, and of the graphs within it (each round of a loop): a single node always runs to its end.
+pub(crate) struct InstanceRuns {
+    options: Arc<Options>,
+    interrupt: Arc<dyn Interrupt>,
+}
+
+struct Options(RunOptions);
+
+impl Interrupt for Options {
+    fn interrupt(&self) {
+        if let Err(error) = self.0.terminate() {
+            tracing::error!(%error, "ONNX Runtime does not end a run that nobody waits for");
+        }
+    }
+}
+
+impl InstanceRuns {
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub(crate) fn new() -> ort::Result<Self> {
+        let options = Arc::new(Options(RunOptions::new()?));
+        Ok(InstanceRuns { interrupt: options.clone(), options })
+    }
+
+    /// Does `work` with options that end a run once it is cancelled.
+    pub(crate) fn interruptible<T>(&mut self, cancellation: &Cancellation, work: impl FnOnce(&RunOptions) -> T) -> T {
+        let interrupting = cancellation.interrupts(&self.interrupt);
+        let result = work(&self.options.0);
+        drop(interrupting);
+        // Nobody interrupts from here on; what was said stays until it is taken back.
+        if cancellation.cause().is_some()
+            && let Err(error) = self.options.0.unterminate()
+        {
+            tracing::error!(%error, "ONNX Runtime does not forget that a run was ended");
+        }
+        result
+    }
+}
 
 /// Runs a session on these inputs and returns these outputs, in the order in which they are given.
 ///
@@ -18,6 +60,7 @@ use crate::value::{InputValue, OwnedValue};
 /// What ONNX Runtime says.
 pub(crate) fn run(
     session: &Session,
+    options: &RunOptions,
     inputs: &[(&InputSlot, &InputValue)],
     outputs: &[&OutputSlot],
 ) -> ort::Result<Vec<OwnedValue>> {
@@ -31,7 +74,7 @@ pub(crate) fn run(
     let status = unsafe {
         (ort::api().Run)(
             session.ptr().cast_mut(),
-            ptr::null(),
+            options.ptr(),
             input_names.as_ptr(),
             input_values.as_ptr(),
             inputs.len(),

@@ -69,7 +69,7 @@ fn a_batch_of_requests_gets_one_result_each_in_order() {
     let mut model = load(&completed("add_sub"));
     let good = |x: f32| request(vec![floats("a", &[1, 3], &[x; 3]), floats("b", &[1, 3], &[1.0; 3])]);
     let bad = request(vec![]);
-    let results = model.instances[0].execute(Batch { requests: vec![good(1.0), bad, good(2.0)] });
+    let results = model.instances[0].execute(Batch::new(vec![good(1.0), bad, good(2.0)]));
     assert_eq!(results.len(), 3);
     assert_eq!(values(results[0].as_ref().expect("good"), "sum"), [2.0; 3]);
     assert!(results[1].is_err());
@@ -86,7 +86,7 @@ fn instances_run_at_the_same_time_and_do_not_mix_results() {
                 for round in 0..100u16 {
                     let x = f32::from(round) + 1000.0 * number as f32;
                     let requests = vec![request(vec![floats("x", &[2, 512], &[x; 1024])])];
-                    let response = instance.execute(Batch { requests }).remove(0).expect("runs");
+                    let response = instance.execute(Batch::new(requests)).remove(0).expect("runs");
                     assert_eq!(values(&response, "y"), [2.0 * x; 1024]);
                 }
             });

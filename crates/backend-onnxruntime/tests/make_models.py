@@ -119,10 +119,36 @@ def graphs(out):
         )
 
 
+def loops(out):
+    # Goes round as often as it is told.
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["count", "one"], ["next"])],
+        "body",
+        [value("round", INT64, []), value("go", TensorProto.BOOL, []), value("count", INT64, [1])],
+        [value("go_on", TensorProto.BOOL, []), value("next", INT64, [1])],
+        [numpy_helper.from_array(np.array([1], np.int64), "one")],
+    )
+    write(
+        out,
+        "spin",
+        [
+            helper.make_node("Reshape", ["rounds", "scalar"], ["trips"]),
+            helper.make_node("Loop", ["trips", "", "zero"], ["done"], body=body),
+        ],
+        [value("rounds", INT64, [1])],
+        [value("done", INT64, [1])],
+        [
+            numpy_helper.from_array(np.array([], np.int64), "scalar"),
+            numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        ],
+    )
+
+
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
     tensors(out)
     graphs(out)
+    loops(out)
 
 
 if __name__ == "__main__":

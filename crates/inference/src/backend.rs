@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{Device, Error, InferRequest, InferResponse, MemoryUsage, ModelSpec, ResponseSink, Result};
+use crate::{Cancellation, Device, Error, InferRequest, InferResponse, MemoryUsage, ModelSpec, ResponseSink, Result};
 
 /// One version of a model on disk.
 #[derive(Clone, Debug)]
@@ -54,6 +54,15 @@ pub struct Batch {
     /// The requests; every tensor has been checked against the model's specification, and has the shape that the backend
     /// sees (`reshape` applied). Optional inputs may be absent.
     pub requests: Vec<InferRequest>,
+    /// Cancelled once nobody waits for any of them.
+    pub cancellation: Cancellation,
+}
+
+impl Batch {
+    /// Requests that nobody can cancel.
+    pub fn new(requests: Vec<InferRequest>) -> Self {
+        Batch { requests, cancellation: Cancellation::never() }
+    }
 }
 
 /// What loads and runs one kind of model; looked up by the configuration's `backend` or `platform`.
@@ -90,6 +99,9 @@ pub trait ModelInstance: Send {
     /// response holds the outputs that its request wants ([`InferRequest::wants`]), in the specification's order and with
     /// the shapes that the backend produces (`reshape` is undone by the caller).
     ///
+    /// A run that can be ended ends once [`Batch::cancellation`] is cancelled, with the error of [`Cancellation::check`] for
+    /// what is not done, and the instance is as good as before. A backend that cannot do that runs to the end.
+    ///
     /// After a panic the instance is not used again.
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>>;
 
@@ -99,7 +111,7 @@ pub trait ModelInstance: Send {
     ///
     /// After a panic the instance is not used again.
     fn stream(&mut self, request: InferRequest, mut responses: Box<dyn ResponseSink>) {
-        let mut results = self.execute(Batch { requests: vec![request] });
+        let mut results = self.execute(Batch { cancellation: responses.cancellation(), requests: vec![request] });
         let result = match (results.pop(), results.len()) {
             (Some(result), 0) => result,
             (_, others) => Err(Error::internal(format!(

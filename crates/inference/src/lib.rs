@@ -7,6 +7,7 @@
 mod backend;
 mod batching;
 mod bytes_tensor;
+mod cancellation;
 mod check;
 mod control;
 mod correlation;
@@ -36,6 +37,7 @@ mod warmup;
 pub use backend::{Backend, Batch, LoadedModel, ModelArtifact, ModelInstance, Placement};
 pub use batching::{DynamicBatching, QueuePolicy, TimeoutAction};
 pub use bytes_tensor::{BytesElements, encode_bytes_elements};
+pub use cancellation::{CancelCause, Cancellation, Interrupt, Interrupting};
 pub use check::check_request;
 pub use control::LoadOverrides;
 pub use correlation::{CorrelationId, SequencePlace};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{InferResponse, Result};
+use crate::{Cancellation, InferResponse, Result};
 
 /// The way back to whoever waits for the responses to one request.
 ///
@@ -26,6 +26,11 @@ pub trait ResponseSink: Send {
 
     /// Whether somebody still waits for responses.
     fn is_open(&self) -> bool;
+
+    /// Cancelled when nobody waits for responses any more. The default never is.
+    fn cancellation(&self) -> Cancellation {
+        Cancellation::never()
+    }
 
     /// No more will come: because all is said, or because the model failed.
     fn end(self: Box<Self>, result: Result<()>);

@@ -118,6 +118,7 @@ impl ScheduledModel {
         let next = match until {
             Some(until) => timeout_at(until, running.responses.next()).await.map_err(|_elapsed| {
                 running.permit.give_up();
+                running.responses.give_up();
                 name_model(spec, overdue(&spec.name))
             })?,
             None => running.responses.next().await,

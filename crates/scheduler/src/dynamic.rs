@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use crate::audience::{Audience, Waiter};
 use crate::batcher::signature::Signature;
 use crate::batcher::terms::Terms;
 use crate::batcher::{Batcher, Candidate, Next, Rules};
@@ -23,7 +24,7 @@ use crate::instances::InstancePool;
 use crate::metric::ModelMetrics;
 use crate::queue::Turn;
 use crate::refusal::{late, queue_full};
-use crate::together::{Together, run_together};
+use crate::together::{Execution, Together, run_together};
 use place::Place;
 use replies::{Replies, Reply};
 
@@ -62,7 +63,7 @@ struct Waiting {
     request: InferRequest,
     rows: u32,
     arrived: Instant,
-    deadline: Option<Instant>,
+    waiter: Arc<Waiter>,
     reply: oneshot::Sender<Result<Answer>>,
 }
 
@@ -117,11 +118,12 @@ impl DynamicQueue {
         let terms = Terms::of(batching, &request, arrived.into_std(), deadline.map(Instant::into_std));
         let signature = Signature::of(&self.spec, &request);
         let (reply, answer) = oneshot::channel();
+        let waiter = Waiter::new(deadline);
         let ticket = {
             let mut state = self.state.lock();
             let max_rows = state.batcher.rules().max_rows;
             let rows = rows.and_then(|rows| u32::try_from(rows).ok()).unwrap_or(max_rows);
-            let payload = Waiting { request, rows, arrived, deadline, reply };
+            let payload = Waiting { request, rows, arrived, waiter: waiter.clone(), reply };
             // While an instance is free, requests wait for each other, not for it.
             let gathering = if self.instances.has_free() { max_rows as usize } else { 0 };
             let candidate = Candidate { signature, rows, arrived: arrived.into_std(), terms, payload };
@@ -129,9 +131,9 @@ impl DynamicQueue {
             ticket.map_err(|full| queue_full(&self.spec.name, full))?
         };
         self.metrics.entered(1);
-        let place = Place::new(self, ticket);
+        let place = Place::new(self, ticket, waiter);
         self.begin_what_can();
-        place.wait(answer, terms.reject_at.map(Instant::from_std), deadline).await
+        place.wait(answer, terms.reject_at.map(Instant::from_std)).await
     }
 
     /// Begins every batch that is due and can have an instance now; leaves the rest to the driver.
@@ -229,23 +231,21 @@ impl DynamicQueue {
         let Begun { number, turn, batch } = begun;
         let Turn { instance, permit } = turn;
         let began = Instant::now();
-        let deadline = batch.iter().map(|waiting| waiting.deadline).reduce(later).flatten();
-        let (mut requests, mut rows, mut replies, mut deadlines) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let deadline = batch.iter().map(|waiting| waiting.waiter.deadline()).reduce(later).flatten();
+        let audience = Audience::new(batch.iter().map(|waiting| Some(waiting.waiter.clone())));
+        let (mut requests, mut rows, mut replies) = (Vec::new(), Vec::new(), Vec::new());
         for waiting in batch {
             requests.push(waiting.request);
             rows.push(waiting.rows);
             let queued = began.saturating_duration_since(waiting.arrived);
             self.metrics.waited(queued);
             replies.push((waiting.reply, queued));
-            deadlines.push(waiting.deadline);
         }
         let queue = self.clone();
         let work = move || {
-            let in_time = |index: usize| deadlines[index].is_none_or(|deadline| Instant::now() < deadline);
-            let awaited = |index: usize| in_time(index) && !replies[index].0.is_closed();
-            let ran = run_together(&queue.spec, instance, requests, &rows, awaited);
+            let ran = run_together(&queue.spec, instance, requests, &rows, &audience, true);
             let Together { results, copies, executions } = ran;
-            queue.learn(&rows, executions.len(), began);
+            queue.learn(&rows, &executions, began);
             queue.metrics.ran(&executions);
             queue.metrics.joined(copies);
             let replies = replies.into_iter().zip(results);
@@ -257,9 +257,9 @@ impl DynamicQueue {
         self.replies.skip(number);
     }
 
-    /// What a batch that ran at the first go has cost.
-    fn learn(&self, rows: &[u32], executions: usize, began: Instant) {
-        if self.adaptive && executions == 1 {
+    /// What a batch that ran at the first go, to its end, has cost.
+    fn learn(&self, rows: &[u32], executions: &[Execution], began: Instant) {
+        if self.adaptive && matches!(executions, [Execution { timing: Some(_), .. }]) {
             let took = began.elapsed();
             let mut state = self.state.lock();
             if let Some(pace) = state.batcher.pace() {

@@ -6,11 +6,12 @@ use inference::{Batch, ComputeTiming, Error, InferResponse, Result};
 
 use crate::instances::Lease;
 
-/// Runs a batch of one request. A backend that does not time itself is timed.
+/// Runs a batch of one request, unless it is cancelled already. A backend that does not time itself is timed.
 ///
 /// # Errors
-/// What the backend says; Internal, by the model, when it panics or does not return one result.
+/// What the backend says; Cancelled or DeadlineExceeded, when nobody waits for it any more; Internal, by the model, when it panics or does not return one result.
 pub(crate) fn run_one(instance: &mut Lease, batch: Batch) -> Result<InferResponse> {
+    batch.cancellation.check(instance.model())?;
     let begin = Instant::now();
     let results = instance.execute(batch)?;
     let took = begin.elapsed();

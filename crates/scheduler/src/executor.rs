@@ -103,8 +103,8 @@ impl Executor {
 /// task happens to be on, which the runtime replaces meanwhile; a hop to another thread costs 50 µs. A current-thread
 /// runtime has no thread to spare, so there it hops.
 ///
-/// Once begun, work runs to its end, even when this future is dropped. Past `deadline` nobody waits for it any more, and its
-/// permit is given back: work that hangs takes no turn of others.
+/// Once begun, work runs to its own end, even when this future is dropped: whoever calls this cancels it then, if it can be.
+/// Past `deadline` nobody waits for it any more, and its permit is given back: work that hangs takes no turn of others.
 ///
 /// # Errors
 /// [`Overdue`]; Unavailable when the runtime shuts down before the work begins.
@@ -191,7 +191,7 @@ impl Parked<'_> {
     }
 }
 
-/// The work was not done in time. It goes on, and its result is lost.
+/// The work was not done in time. Its result is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overdue;
 

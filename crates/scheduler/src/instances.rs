@@ -114,6 +114,11 @@ impl Lease {
         self.instance.as_ref().is_some_and(|instance| instance.is_brief(batch))
     }
 
+    /// The model whose instance this is.
+    pub(crate) fn model(&self) -> &str {
+        self.pool.model()
+    }
+
     /// The instance's place among the model's.
     pub(crate) fn index(&self) -> usize {
         self.index

@@ -4,6 +4,7 @@
 //! its own; what waits, runs and counts is in [`ScheduledModel`] and [`Ensemble`].
 
 mod answer;
+mod audience;
 mod batcher;
 mod config;
 mod decoupled;

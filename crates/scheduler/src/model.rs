@@ -10,6 +10,7 @@ use inference::{
 use tokio::time::Instant;
 
 use crate::answer::{Expectation, conform, prepare};
+use crate::audience::SoleWaiter;
 use crate::config::SchedulerConfig;
 use crate::decoupled;
 use crate::dynamic::{Answer, DynamicQueue};
@@ -114,13 +115,17 @@ impl ScheduledModel {
         let run = async move |Turn { instance, permit }| {
             let queued = arrived.elapsed();
             metrics.waited(queued);
-            let batch = Batch { requests: vec![request] };
+            let mut batch = Batch::new(vec![request]);
             let result = match instance.is_brief(&batch) {
                 true => run_batch(&spec, instance, batch),
                 false => {
-                    let of_batch = spec.clone();
+                    let (of_batch, waiter) = (spec.clone(), SoleWaiter::new());
+                    batch.cancellation = waiter.cancellation();
                     let execution = run_blocking(permit, deadline, move || run_batch(&of_batch, instance, batch));
-                    execution.await?.map_err(|Overdue| overdue(&spec.name))?
+                    execution.await?.map_err(|Overdue| {
+                        waiter.give_up();
+                        overdue(&spec.name)
+                    })?
                 }
             };
             metrics.executed(rows, result.as_ref().ok().map(|response| &response.timing));

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
-use inference::{Error, ErrorKind, InferResponse, ModelName, ResponseSink, Result};
+use inference::{CancelCause, Cancellation, Error, ErrorKind, InferResponse, ModelName, ResponseSink, Result};
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::StreamConfig;
@@ -23,7 +23,7 @@ pub(crate) struct Bounds {
 
 /// The two ends of a request's way; the execution's permit is given back while its thread waits.
 pub(crate) fn channel(bounds: Bounds, permit: PermitSlot) -> (Sink, Responses) {
-    let channel = Arc::new(Channel::default());
+    let channel = Arc::new(Channel { cancellation: Cancellation::new(), ..Channel::default() });
     let left = bounds.config.stall_timeout;
     (Sink { channel: channel.clone(), bounds, permit, left, failed: None }, Responses(channel))
 }
@@ -35,6 +35,8 @@ struct Channel {
     taken: Condvar,
     /// Wakes the task: there is a response, or the end.
     given: AtomicWaker,
+    /// Cancelled when nobody takes responses any more.
+    cancellation: Cancellation,
 }
 
 #[derive(Default)]
@@ -170,6 +172,10 @@ impl ResponseSink for Sink {
         !self.channel.state.lock().abandoned && self.check_deadline().is_ok()
     }
 
+    fn cancellation(&self) -> Cancellation {
+        self.channel.cancellation.clone()
+    }
+
     fn end(mut self: Box<Self>, result: Result<()>) {
         let result = self.failed.take().map_or(result, Err);
         self.channel.state.lock().end = End::Ended(result);
@@ -202,6 +208,11 @@ pub(crate) enum Next {
 pub(crate) struct Responses(Arc<Channel>);
 
 impl Responses {
+    /// The time that the request has is over.
+    pub(crate) fn give_up(&self) {
+        self.0.cancellation.cancel(CancelCause::Overdue);
+    }
+
     pub(crate) async fn next(&mut self) -> Next {
         std::future::poll_fn(|context| self.poll(context)).await
     }
@@ -233,6 +244,7 @@ impl Drop for Responses {
             std::mem::take(&mut state.queue)
         };
         self.0.taken.notify_all();
+        self.0.cancellation.cancel(CancelCause::Abandoned);
         drop(waiting);
     }
 }

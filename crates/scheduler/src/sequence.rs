@@ -17,11 +17,12 @@ mod tests;
 
 use std::sync::{Arc, Weak};
 
-use inference::{Error, InferRequest, InferResponse, LoadedModel, ModelSpec, Result, SequencePlace};
+use inference::{Error, ErrorKind, InferRequest, InferResponse, LoadedModel, ModelSpec, Result, SequencePlace};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use crate::audience::{Audience, Waiter};
 use crate::batcher::Full;
 use crate::batcher::signature::Signature;
 use crate::dynamic::{Answer, later};
@@ -64,7 +65,7 @@ struct State {
 struct Waiting {
     request: InferRequest,
     signature: Signature,
-    deadline: Option<Instant>,
+    waiter: Arc<Waiter>,
     reply: oneshot::Sender<Result<Answer>>,
 }
 
@@ -138,18 +139,14 @@ impl SequenceQueue {
         }
         without_place(&mut request);
         let (reply, answer) = oneshot::channel();
-        let ticket = self.push(
-            Waiting { signature: Signature::of(&self.spec, &request), request, deadline, reply },
-            place,
-            arrived,
-        )?;
-        ticket.wait(answer, deadline).await
+        let (signature, waiter) = (Signature::of(&self.spec, &request), Waiter::new(deadline));
+        self.push(Waiting { request, signature, waiter, reply }, place, arrived)?.wait(answer).await
     }
 
     /// Puts a request into the queue and begins what can begin.
     fn push(self: &Arc<Self>, waiting: Waiting, place: SequencePlace, arrived: Instant) -> Result<Place<'_>> {
         let (id, request_id) = (place.id.clone(), waiting.request.display_id().to_owned());
-        let deadline = waiting.deadline.map(Instant::into_std);
+        let (waiter, deadline) = (waiting.waiter.clone(), waiting.waiter.deadline().map(Instant::into_std));
         let arrival = Arrival { place, arrived: arrived.into_std(), deadline, payload: waiting };
         let starts = arrival.place.starts;
         let (restarted, pushed) = {
@@ -164,7 +161,7 @@ impl SequenceQueue {
             tracing::warn!(model, sequence = %id, "a sequence starts anew that has not ended; the old one ends here");
         }
         self.metrics.entered(1);
-        let place = Place::new(self, ticket);
+        let place = Place::new(self, ticket, waiter);
         self.begin(touched);
         self.watch();
         Ok(place)
@@ -260,7 +257,7 @@ impl SequenceQueue {
     }
 
     async fn execute(self: Arc<Self>, instance: usize, permit: ExecutionPermit, rows: Rows) {
-        let deadline = rows.iter().flatten().map(|row| row.payload.deadline).reduce(later).flatten();
+        let deadline = rows.iter().flatten().map(|row| row.payload.waiter.deadline()).reduce(later).flatten();
         // Nobody else has it, except for the moment in which its last batch gives it back.
         let lease = self.instances[instance].lease().await;
         let queue = self.clone();
@@ -282,7 +279,7 @@ impl SequenceQueue {
             Ok(lease) => self.run_requests(lease, &mut rows),
             Err(error) => vec![Err(error); rows.len()],
         };
-        let (mut ran, mut replies) = (Vec::new(), Vec::new());
+        let (mut ran, mut lost_starts, mut replies) = (Vec::new(), Vec::new(), Vec::new());
         let shared = rows.len() > 1;
         let is_dead = self.instances[instance].alive() == 0;
         for (row, result) in rows.into_iter().zip(results) {
@@ -296,6 +293,9 @@ impl SequenceQueue {
                 Err(error) if is_dead => (Err(refusal::ended_with(&error, &row.id)), None),
                 Err(error) => (Err(error), None),
             };
+            if row.starts && result.as_ref().is_err_and(is_cancelled) {
+                lost_starts.push(row.serial);
+            }
             ran.push((row.serial, states));
             let queued = began.saturating_duration_since(Instant::from_std(row.arrived));
             self.metrics.waited(queued);
@@ -305,7 +305,7 @@ impl SequenceQueue {
             let states = ran.iter().filter_map(|(_, states)| states.as_ref());
             self.metrics.kept_states(states.map(|states| states.len() as u64).sum());
         }
-        self.ended(instance, is_dead, ran);
+        self.ended(instance, is_dead, ran, &lost_starts);
         for (reply, answer) in replies {
             let _ = reply.send(Ok(answer));
         }
@@ -323,22 +323,28 @@ impl SequenceQueue {
         let requests: Vec<_> = rows.iter_mut().map(request).collect();
         let (spec, each_has_a_row) = (self.tensors.whole(), vec![1; rows.len()]);
         let may_run_alone = self.tensors.hold_all();
-        let ran = run_together(spec, lease, requests, &each_has_a_row, |_| may_run_alone);
+        let waiter = |row: &Option<Row<Waiting, States>>| row.as_ref().map(|row| row.payload.waiter.clone());
+        let audience = Audience::new(rows.iter().map(waiter));
+        let ran = run_together(spec, lease, requests, &each_has_a_row, &audience, may_run_alone);
         let Together { results, copies, executions } = ran;
         self.metrics.ran(&executions);
         self.metrics.joined(copies);
         results
     }
 
-    /// Takes note of the end of a batch, and of its instance if that is dead.
-    fn ended(&self, instance: usize, is_dead: bool, ran: Vec<(Serial, Option<States>)>) {
-        let stranded = {
+    /// Takes note of the end of a batch, of starts that were cancelled in it, and of its instance if that is dead.
+    fn ended(&self, instance: usize, is_dead: bool, ran: Vec<(Serial, Option<States>)>, lost_starts: &[Serial]) {
+        let (stranded, orphans) = {
             let mut state = self.state.lock();
             let stranded = if is_dead { state.table.lose(instance) } else { Vec::new() };
+            let orphans: Vec<_> = lost_starts.iter().flat_map(|start| state.table.lose_start(*start, 0)).collect();
             state.table.complete(instance, ran, Instant::now().into_std());
-            stranded
+            (stranded, orphans)
         };
-        self.metrics.left(stranded.len());
+        self.metrics.left(stranded.len() + orphans.len());
+        for orphan in orphans {
+            let _ = orphan.reply.send(Err(refusal::orphaned(&self.spec.name)));
+        }
         for (id, waiting) in stranded {
             let _ = waiting.reply.send(Err(refusal::stranded(&self.spec.name, &id)));
         }
@@ -368,6 +374,11 @@ impl SequenceQueue {
         self.begin(touched);
         next
     }
+}
+
+/// Whether a run was ended because nobody waited for it.
+fn is_cancelled(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::DeadlineExceeded)
 }
 
 /// Ends idle sequences as long as there are any. It does not keep the model in memory.

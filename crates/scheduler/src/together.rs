@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
-use inference::{Batch, ComputeTiming, Error, ErrorKind, InferRequest, InferResponse, ModelSpec, Result};
+use inference::{Batch, Cancellation, ComputeTiming, Error, ErrorKind, InferRequest, InferResponse, ModelSpec, Result};
 
+use crate::audience::Audience;
 use crate::execution::run_one;
 use crate::instances::Lease;
 use crate::joint::{join_requests, split_response};
@@ -35,32 +36,35 @@ impl Execution {
 
 /// Runs requests of equal signatures, with so many `rows` each, as one request.
 ///
-/// Where that fails as it may fail for the sake of one of them, each runs alone, unless nobody waits for it any more
-/// (`awaited`, by index): one bad request costs the others time, and no more. What each gets then is its own answer.
+/// Where that fails as it may fail for the sake of one of them, each runs alone, unless nobody waits for it any more: one bad
+/// request costs the others time, and no more. What each gets then is its own answer. A run that nobody of the `audience`
+/// waits for any more is cancelled.
 pub(crate) fn run_together(
     spec: &ModelSpec,
     mut instance: Lease,
     mut requests: Vec<InferRequest>,
     rows: &[u32],
-    awaited: impl Fn(usize) -> bool,
+    audience: &Audience,
+    may_run_alone: bool,
 ) -> Together {
     let mut copies = 0;
+    let all = audience.of_all();
     let total = rows.iter().map(|rows| u64::from(*rows)).sum();
     if requests.len() == 1
         && let Some(request) = requests.pop()
     {
-        let results = vec![run_single(spec, &mut instance, request)];
+        let results = vec![run_single(spec, &mut instance, request, all)];
         let executions = vec![Execution::new(total, results.first())];
         return Together { results, copies, executions };
     }
-    match run_joint(spec, &mut instance, &requests, rows, &mut copies) {
+    match run_joint(spec, &mut instance, &requests, rows, all, &mut copies) {
         Ok(results) => {
             let executions = vec![Execution::new(total, results.first())];
             Together { results, copies, executions }
         }
-        Err(error) if instance.is_alive() && may_be_the_fault_of_one(&error) => {
+        Err(error) if may_run_alone && instance.is_alive() && may_be_the_fault_of_one(&error) => {
             let mut executions = vec![Execution::new(total, None)];
-            let results = run_apart(spec, &mut instance, requests, &error, awaited, |index, result| {
+            let results = run_apart(spec, &mut instance, requests, &error, audience, |index, result| {
                 executions.push(Execution::new(u64::from(rows[index]), Some(result)));
             });
             Together { results, copies, executions }
@@ -78,7 +82,7 @@ pub(crate) fn run_together(
 /// As [`run_single`].
 pub(crate) fn run_batch(spec: &ModelSpec, mut instance: Lease, mut batch: Batch) -> Result<InferResponse> {
     match batch.requests.pop() {
-        Some(request) => run_single(spec, &mut instance, request),
+        Some(request) => run_single(spec, &mut instance, request, batch.cancellation),
         None => run_one(&mut instance, batch),
     }
 }
@@ -87,13 +91,18 @@ pub(crate) fn run_batch(spec: &ModelSpec, mut instance: Lease, mut batch: Batch)
 ///
 /// # Errors
 /// As [`run_one`]; Internal, by the model, when an output does not fit the request.
-pub(crate) fn run_single(spec: &ModelSpec, instance: &mut Lease, request: InferRequest) -> Result<InferResponse> {
+pub(crate) fn run_single(
+    spec: &ModelSpec,
+    instance: &mut Lease,
+    request: InferRequest,
+    cancellation: Cancellation,
+) -> Result<InferResponse> {
     if spec.ragged.is_empty() {
-        return run_one(instance, Batch { requests: vec![request] });
+        return run_one(instance, Batch { requests: vec![request], cancellation });
     }
     let rows = request.inputs.first().and_then(|input| input.tensor.shape().first().copied());
     let rows = rows.and_then(|rows| u32::try_from(rows).ok()).unwrap_or(1);
-    let mut results = run_joint(spec, instance, std::slice::from_ref(&request), &[rows], &mut 0)?;
+    let mut results = run_joint(spec, instance, std::slice::from_ref(&request), &[rows], cancellation, &mut 0)?;
     results.pop().unwrap_or_else(|| Err(Error::internal("a request without an answer")))
 }
 
@@ -106,13 +115,14 @@ fn run_joint(
     instance: &mut Lease,
     requests: &[InferRequest],
     rows: &[u32],
+    cancellation: Cancellation,
     copies: &mut u64,
 ) -> Result<Vec<Result<InferResponse>>> {
     let begin = Instant::now();
     let joint = join_requests(spec, requests)?;
     *copies = joint.copies;
     let joining = begin.elapsed();
-    let mut response = run_one(instance, Batch { requests: vec![joint.request] })?;
+    let mut response = run_one(instance, Batch { requests: vec![joint.request], cancellation })?;
     response.timing.input = response.timing.input.saturating_add(joining);
     Ok(match split_response(spec, response, requests, rows) {
         Ok(responses) => responses.into_iter().map(Ok).collect(),
@@ -120,7 +130,7 @@ fn run_joint(
     })
 }
 
-/// Whether the batch may have failed because of one request in it. A crash, or too little time, is everybody's.
+/// Whether the batch may have failed because of one request in it. A crash, too little time, or that nobody waits, is everybody's.
 fn may_be_the_fault_of_one(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -134,14 +144,14 @@ fn run_apart(
     instance: &mut Lease,
     requests: Vec<InferRequest>,
     error: &Error,
-    awaited: impl Fn(usize) -> bool,
+    audience: &Audience,
     mut ran: impl FnMut(usize, &Result<InferResponse>),
 ) -> Vec<Result<InferResponse>> {
     let run = |(index, request)| {
-        if !instance.is_alive() || !awaited(index) {
+        let Some(cancellation) = audience.of_one(index).filter(|_| instance.is_alive()) else {
             return Err(error.clone());
-        }
-        let result = run_single(spec, instance, request);
+        };
+        let result = run_single(spec, instance, request, cancellation);
         ran(index, &result);
         result
     };

@@ -1,5 +1,6 @@
 //! Warm-up: requests that every instance of a model runs before the model counts as ready. They are in no statistics.
 
+mod clock;
 mod discard;
 
 use std::collections::BTreeMap;
@@ -15,57 +16,49 @@ use inference::{
 
 use crate::answer::prepare;
 use crate::joint::join_requests;
+use clock::Clock;
 
 /// Files of samples, by the path that the configuration gives.
 pub type WarmupFiles = BTreeMap<PathBuf, Bytes>;
 
-/// Runs the model's samples on each of its instances. Blocks.
+/// Runs the model's samples on each of its instances. Blocks. Within a runtime, what runs at `until` is cancelled then.
 ///
 /// # Errors
 /// What went wrong with the first sample that fails, naming it; DeadlineExceeded when they are not done by `until`.
 pub fn warm_up(spec: &ModelSpec, loaded: &mut LoadedModel, files: &WarmupFiles, until: Option<Instant>) -> Result<()> {
+    let clock = Clock::start(until);
     for (index, sample) in spec.warmup.iter().enumerate() {
         let name = if sample.name.is_empty() { format!("[{index}]") } else { format!("'{}'", sample.name) };
-        let warmed = request(spec, sample, files).and_then(|request| run(spec, loaded, &request, sample.count, until));
+        let warmed = request(spec, sample, files).and_then(|request| run(spec, loaded, &request, sample.count, &clock));
         warmed.map_err(|error| error.context(format_args!("model_warmup sample {name}")).with_model(&*spec.name))?;
     }
     Ok(())
 }
 
-fn run(
-    spec: &ModelSpec,
-    loaded: &mut LoadedModel,
-    request: &InferRequest,
-    count: u32,
-    until: Option<Instant>,
-) -> Result<()> {
+fn run(spec: &ModelSpec, loaded: &mut LoadedModel, request: &InferRequest, count: u32, clock: &Clock) -> Result<()> {
     for instance in &mut loaded.instances {
         for _ in 0..count {
-            if until.is_some_and(|until| Instant::now() >= until) {
-                return Err(too_late());
-            }
+            clock.check()?;
             let (request, _) = prepare(spec, request.clone())?;
             let executed = catch_unwind(AssertUnwindSafe(|| match spec.decoupled {
-                true => discard::stream(&mut **instance, request, until),
-                false => execute(spec, &mut **instance, request),
+                true => discard::stream(&mut **instance, request, clock),
+                false => execute(spec, &mut **instance, request, clock),
             }));
-            executed.map_err(|_| Error::internal("the model panicked").from_model())??;
+            let executed = executed.map_err(|_| Error::internal("the model panicked").from_model())?;
+            executed.or_else(|error| clock.check().and(Err(error)))?;
         }
     }
     Ok(())
 }
 
 /// Runs one request in the form in which the model takes its batches.
-fn execute(spec: &ModelSpec, instance: &mut dyn ModelInstance, request: InferRequest) -> Result<()> {
+fn execute(spec: &ModelSpec, instance: &mut dyn ModelInstance, request: InferRequest, clock: &Clock) -> Result<()> {
     let request = match spec.ragged.is_empty() {
         true => request,
         false => join_requests(spec, &[request])?.request,
     };
-    instance.execute(Batch { requests: vec![request] }).into_iter().try_for_each(|result| result.map(drop))
-}
-
-fn too_late() -> Error {
-    Error::deadline_exceeded("the load took longer than --load-timeout allows")
+    let batch = Batch { requests: vec![request], cancellation: clock.cancellation() };
+    instance.execute(batch).into_iter().try_for_each(|result| result.map(drop))
 }
 
 /// The request of a sample. Pure: equal samples give equal requests.

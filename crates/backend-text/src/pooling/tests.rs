@@ -39,7 +39,7 @@ fn load(spec: ModelSpec) -> Result<LoadedModel> {
 fn run(model: &mut LoadedModel, embeddings: Tensor, mask: Tensor) -> Result<Tensor> {
     let inputs = vec![NamedTensor::new("e", embeddings), NamedTensor::new("m", mask)];
     let requests = vec![InferRequest { inputs, ..InferRequest::default() }];
-    let result = model.instances[0].execute(Batch { requests }).pop().expect("one result");
+    let result = model.instances[0].execute(Batch::new(requests)).pop().expect("one result");
     result.map(|response| response.output("vector").expect("returned").clone())
 }
 

@@ -81,7 +81,7 @@ fn column(name: &str, texts: &[&str]) -> NamedTensor {
 
 fn run(model: &mut LoadedModel, inputs: Vec<NamedTensor>) -> Result<InferResponse> {
     let requests = vec![InferRequest { inputs, ..InferRequest::default() }];
-    model.instances[0].execute(inference::Batch { requests }).pop().expect("one result")
+    model.instances[0].execute(inference::Batch::new(requests)).pop().expect("one result")
 }
 
 fn encode(model: &mut LoadedModel, texts: &[&str]) -> InferResponse {

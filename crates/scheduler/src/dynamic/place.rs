@@ -2,35 +2,32 @@
 
 use std::sync::Arc;
 
-use inference::Result;
+use inference::{CancelCause, Result};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, DynamicQueue};
+use crate::audience::Waiter;
 use crate::batcher::Ticket;
 use crate::executor::overdue;
 use crate::refusal::{late, shutting_down};
 
-/// A place in the queue; dropping it leaves the queue, if the request still waits there.
+/// A place in the queue; dropping it leaves the queue, if the request still waits there, or else the audience of its run.
 pub(super) struct Place<'q> {
     queue: &'q Arc<DynamicQueue>,
     ticket: Option<Ticket>,
+    waiter: Arc<Waiter>,
 }
 
 type Receiver = oneshot::Receiver<Result<Answer>>;
 
 impl<'q> Place<'q> {
-    pub(super) fn new(queue: &'q Arc<DynamicQueue>, ticket: Ticket) -> Self {
-        Place { queue, ticket: Some(ticket) }
+    pub(super) fn new(queue: &'q Arc<DynamicQueue>, ticket: Ticket, waiter: Arc<Waiter>) -> Self {
+        Place { queue, ticket: Some(ticket), waiter }
     }
 
-    /// Waits for the answer: in the queue until `reject_at`, running until `deadline`.
-    pub(super) async fn wait(
-        mut self,
-        mut answer: Receiver,
-        reject_at: Option<Instant>,
-        deadline: Option<Instant>,
-    ) -> Result<Answer> {
+    /// Waits for the answer: in the queue until `reject_at`, running until its deadline.
+    pub(super) async fn wait(mut self, mut answer: Receiver, reject_at: Option<Instant>) -> Result<Answer> {
         if let Some(reject_at) = reject_at {
             match timeout_at(reject_at, &mut answer).await {
                 Ok(answer) => return self.answered(answer),
@@ -39,14 +36,17 @@ impl<'q> Place<'q> {
                 Err(_elapsed) => {}
             }
         }
-        match deadline {
+        match self.waiter.deadline() {
             None => {
                 let answer = answer.await;
                 self.answered(answer)
             }
             Some(deadline) => match timeout_at(deadline, answer).await {
                 Ok(answer) => self.answered(answer),
-                Err(_elapsed) => Err(overdue(&self.queue.spec.name)),
+                Err(_elapsed) => {
+                    self.waiter.leave(CancelCause::Overdue);
+                    Err(overdue(&self.queue.spec.name))
+                }
             },
         }
     }
@@ -77,5 +77,6 @@ impl<'q> Place<'q> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.leave();
+        self.waiter.leave(CancelCause::Abandoned);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inference::Result;
+use inference::{CancelCause, Result};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -10,34 +10,35 @@ use tokio::time::{Instant, timeout_at};
 use super::SequenceQueue;
 use super::refusal::orphaned;
 use super::table::Ticket;
+use crate::audience::Waiter;
 use crate::dynamic::Answer;
 use crate::executor::overdue;
 use crate::refusal::{late, shutting_down};
 
-/// A place in the queue; dropping it leaves the queue, if the request still waits there.
+/// A place in the queue; dropping it leaves the queue, if the request still waits there, or else the audience of its run.
 pub(super) struct Place<'q> {
     queue: &'q Arc<SequenceQueue>,
     ticket: Option<Ticket>,
+    waiter: Arc<Waiter>,
 }
 
 impl<'q> Place<'q> {
-    pub(super) fn new(queue: &'q Arc<SequenceQueue>, ticket: Ticket) -> Self {
-        Place { queue, ticket: Some(ticket) }
+    pub(super) fn new(queue: &'q Arc<SequenceQueue>, ticket: Ticket, waiter: Arc<Waiter>) -> Self {
+        Place { queue, ticket: Some(ticket), waiter }
     }
 
-    /// Waits for the answer, until `deadline`.
-    pub(super) async fn wait(
-        mut self,
-        answer: oneshot::Receiver<Result<Answer>>,
-        deadline: Option<Instant>,
-    ) -> Result<Answer> {
-        let answer = match deadline {
+    /// Waits for the answer, until its deadline.
+    pub(super) async fn wait(mut self, answer: oneshot::Receiver<Result<Answer>>) -> Result<Answer> {
+        let answer = match self.waiter.deadline() {
             None => answer.await,
             Some(deadline) => match timeout_at(deadline, answer).await {
                 Ok(answer) => answer,
                 Err(_elapsed) if self.leave() => return Err(late(&self.queue.spec.name)),
                 // It runs.
-                Err(_elapsed) => return Err(overdue(&self.queue.spec.name)),
+                Err(_elapsed) => {
+                    self.waiter.leave(CancelCause::Overdue);
+                    return Err(overdue(&self.queue.spec.name));
+                }
             },
         };
         self.ticket = None;
@@ -69,5 +70,6 @@ impl<'q> Place<'q> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.leave();
+        self.waiter.leave(CancelCause::Abandoned);
     }
 }

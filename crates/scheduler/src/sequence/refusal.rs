@@ -40,7 +40,7 @@ pub(super) fn not_started(model: &str, request_id: &str, id: &CorrelationId, why
 /// A request that waited behind the one that was to start its sequence, which left.
 pub(super) fn orphaned(model: &str) -> Error {
     Error::unavailable(format!(
-        "the request that was to start this sequence of model '{model}' timed out or was cancelled before it ran; start the \
+        "the request that was to start this sequence of model '{model}' timed out or was cancelled; start the \
          sequence again"
     ))
 }

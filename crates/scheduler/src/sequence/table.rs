@@ -247,21 +247,31 @@ impl<T, S> Sequences<T, S> {
         let Some(sequence) = self.sequences.get_mut(&serial) else { return removed };
         let Some(taken) = sequence.waiting.remove(position) else { return removed };
         removed.request = Some(taken.payload);
+        self.waiting -= 1;
         if taken.starts {
-            while sequence.waiting.get(position).is_some_and(|next| !next.starts) {
-                removed.orphans.extend(sequence.waiting.remove(position).map(|orphan| orphan.payload));
-            }
-            // Nothing has started what would come now.
-            if sequence.waiting.len() == position && !std::mem::replace(&mut sequence.closed, true) {
-                self.open.remove(&sequence.id);
-                self.endings.remember(sequence.id.clone(), Why::StartLost);
-            }
+            removed.orphans = self.lose_start(serial, position);
         }
-        self.waiting -= 1 + removed.orphans.len();
         self.touch(serial);
         self.rest(serial, now);
         self.settle();
         removed
+    }
+
+    /// The request that was to start a sequence will not run, or was cancelled while it ran: takes those out that wait behind
+    /// it, from `position` on to the next start.
+    pub(crate) fn lose_start(&mut self, serial: Serial, position: usize) -> Vec<T> {
+        let mut orphans = Vec::new();
+        let Some(sequence) = self.sequences.get_mut(&serial) else { return orphans };
+        while sequence.waiting.get(position).is_some_and(|next| !next.starts) {
+            orphans.extend(sequence.waiting.remove(position).map(|orphan| orphan.payload));
+        }
+        self.waiting -= orphans.len();
+        // Nothing has started what would come now.
+        if sequence.waiting.len() == position && !std::mem::replace(&mut sequence.closed, true) {
+            self.open.remove(&sequence.id);
+            self.endings.remember(sequence.id.clone(), Why::StartLost);
+        }
+        orphans
     }
 
     /// A batch has ended on an instance: which sequences were in it, and the new states of those that have one.

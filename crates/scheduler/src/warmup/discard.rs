@@ -3,20 +3,20 @@
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use inference::{InferRequest, InferResponse, ModelInstance, ResponseSink, Result};
+use inference::{Cancellation, InferRequest, InferResponse, ModelInstance, ResponseSink, Result};
 
-use super::too_late;
+use super::clock::{Clock, check, too_late};
 use crate::refusal::unfinished;
 
-/// Runs a request to its end, which may come after the instance is done with it. Blocks, at most until `until` where the
-/// model heeds it.
+/// Runs a request to its end, which may come after the instance is done with it. Blocks, at most until the time is over
+/// where the model heeds it.
 ///
 /// # Errors
 /// How the request ended; DeadlineExceeded.
-pub(super) fn stream(instance: &mut dyn ModelInstance, request: InferRequest, until: Option<Instant>) -> Result<()> {
+pub(super) fn stream(instance: &mut dyn ModelInstance, request: InferRequest, clock: &Clock) -> Result<()> {
     let (ended, end) = mpsc::channel();
-    instance.stream(request, Box::new(Discard { until, ended }));
-    let ended = match until {
+    instance.stream(request, Box::new(Discard { until: clock.until(), cancellation: clock.cancellation(), ended }));
+    let ended = match clock.until() {
         Some(until) => end.recv_timeout(until.saturating_duration_since(Instant::now())),
         None => end.recv().map_err(RecvTimeoutError::from),
     };
@@ -28,31 +28,27 @@ pub(super) fn stream(instance: &mut dyn ModelInstance, request: InferRequest, un
 
 struct Discard {
     until: Option<Instant>,
+    cancellation: Cancellation,
     ended: Sender<Result<()>>,
-}
-
-impl Discard {
-    fn check(&self) -> Result<()> {
-        match self.until {
-            Some(until) if until <= Instant::now() => Err(too_late()),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl ResponseSink for Discard {
     fn send(&mut self, _: InferResponse) -> Result<()> {
-        self.check()
+        check(self.until)
     }
 
     fn pause(&mut self, duration: Duration) -> Result<()> {
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         std::thread::sleep(left.map_or(duration, |left| left.min(duration)));
-        self.check()
+        check(self.until)
     }
 
     fn is_open(&self) -> bool {
-        self.check().is_ok()
+        check(self.until).is_ok()
+    }
+
+    fn cancellation(&self) -> Cancellation {
+        self.cancellation.clone()
     }
 
     fn end(self: Box<Self>, result: Result<()>) {
