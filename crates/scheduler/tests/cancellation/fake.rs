@@ -145,12 +145,16 @@ pub(crate) fn telling(
     count: usize,
     told: impl Fn(&Run) + Send + Sync + 'static,
 ) -> (Arc<ScheduledModel>, Arc<Stage>) {
-    let (stage, told) = (Arc::new(Stage::default()), Arc::new(told));
-    let instance = |_| Box::new(Fake { stage: stage.clone(), told: told.clone() }) as Box<dyn ModelInstance>;
-    let loaded =
-        LoadedModel { instances: (0..count).map(instance).collect(), memory: MemoryUsage::on(Device::Host, 1) };
+    let (loaded, stage) = loaded(count, told);
     let executor = Executor::new(NonZeroUsize::new(4).expect("positive"));
     (ScheduledModel::new(info(spec), loaded, executor, config, ModelMetrics::new("m", 1)), stage)
+}
+
+/// So many instances; `told` is as for [`telling`].
+pub(crate) fn loaded(count: usize, told: impl Fn(&Run) + Send + Sync + 'static) -> (LoadedModel, Arc<Stage>) {
+    let (stage, told) = (Arc::new(Stage::default()), Arc::new(told));
+    let instance = |_| Box::new(Fake { stage: stage.clone(), told: told.clone() }) as Box<dyn ModelInstance>;
+    (LoadedModel { instances: (0..count).map(instance).collect(), memory: MemoryUsage::on(Device::Host, 1) }, stage)
 }
 
 pub(crate) fn request(rows: &[i32]) -> InferRequest {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use inference::{
-    CancelCause, DynamicBatching, EnsembleSpec, ErrorKind, InferRequest, InferenceService, ModelSpec, Parameter,
-    SequenceBatching, SequenceStrategy, StepSpec,
+    CancelCause, DataType, DynamicBatching, EnsembleSpec, ErrorKind, InferRequest, InferenceService, ModelSpec,
+    Parameter, SequenceBatching, SequenceStrategy, Shape, StepSpec, WarmupData, WarmupInput, WarmupSample,
 };
-use scheduler::{Ensemble, ModelMetrics, SchedulerConfig, ensemble_plan};
+use scheduler::{Ensemble, ModelMetrics, SchedulerConfig, WarmupFiles, ensemble_plan, warm_up};
 use tokio::time::advance;
 
-use fake::{BAD, CONFIG, ENDLESS, begin, info, model, request, soon, spec, y};
+use fake::{BAD, CONFIG, ENDLESS, begin, info, loaded, model, request, soon, spec, y};
 
 fn batching(size: u32) -> ModelSpec {
     let batching = DynamicBatching {
@@ -174,4 +174,24 @@ async fn a_stream_that_is_given_up_ends_its_run() {
     drop(gone);
     let mut next = model.infer_stream(request(&[1]));
     assert_eq!(y(&soon(next.next()).await.expect("an answer").expect("the instance is free")), [1]);
+}
+
+/// In real time: loads have a thread of their own.
+#[tokio::test]
+async fn a_warm_up_that_takes_too_long_ends() {
+    for decoupled in [false, true] {
+        let data = WarmupData::File("endless".into());
+        let x = WarmupInput { name: "x".into(), datatype: DataType::Int32, dims: Shape::from([1]), data };
+        let sample = WarmupSample { name: "slow".to_owned(), batch_size: 1, count: 1, inputs: vec![x] };
+        let spec = ModelSpec { warmup: vec![sample], decoupled, ..spec() };
+        let files = WarmupFiles::from([("endless".into(), ENDLESS.to_le_bytes().to_vec().into())]);
+        let (mut loaded, stage) = loaded(1, |_| {});
+        let until = std::time::Instant::now() + Duration::from_millis(100);
+        let warming = tokio::task::spawn_blocking(move || warm_up(&spec, &mut loaded, &files, Some(until)));
+        let error = warming.await.expect("no panic").expect_err("it never ends by itself");
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+        assert!(error.message().contains("--load-timeout"), "{error}");
+        stage.until(|runs| runs.iter().all(|run| run.over)).await;
+        assert_eq!(stage.runs.lock()[0].cause, Some(CancelCause::Overdue));
+    }
 }
