@@ -7,8 +7,7 @@ use inference::{CacheTier, Error, MemoryUsage, Result};
 use lru::LruCache;
 use parking_lot::Mutex;
 use repository::Repository;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::config::ModelCacheConfig;
 use crate::loaded::{Files, LoadedArchive, Pin, ServedModels};
@@ -36,6 +35,9 @@ pub(crate) struct Source {
     pub(crate) members: Vec<Pin>,
     /// Never evicted.
     pub(crate) kept: bool,
+    /// Told when the load takes too long and goes on without its slot. Waits for a slot do not count: they are as long as
+    /// the loads before it take.
+    pub(crate) overdue: Arc<Notify>,
 }
 
 /// Loads under way, bounded in number.
@@ -87,14 +89,16 @@ impl ArchiveLoads {
     }
 
     async fn load_uncounted(&self, source: Source) -> Result<Pin> {
-        let Source { key, version, read, files, members, kept, .. } = source;
-        let prepared = self.prepare(&key, read, served(&members)).await?;
+        let Source { key, version, read, files, members, kept, overdue, .. } = source;
+        let (loader, composed_of) = (self.loader.clone(), served(&members));
+        let prepared = self.in_slot(&key, &overdue, move || loader.prepare(read()?, composed_of)).await?;
         let size_key = (key.clone(), version.clone());
         let learned = self.sizes.lock().get(&size_key).cloned();
         let need = learned.unwrap_or_else(|| self.first_need(&prepared));
         // Without a slot: a load that waits for room must not hold up those that fit.
         let mut reservation = self.room.reserve(&key, need, self.room_timeout).await?;
-        let loaded = self.run(&key, prepared).await?;
+        let (loader, archive) = (self.loader.clone(), key.name());
+        let loaded = self.in_slot(&key, &overdue, move || loader.load(prepared, archive.as_deref())).await?;
         self.sizes.lock().put(size_key, loaded.usage.clone());
         if let Err(error) = reservation.correct(&key, &loaded.usage, self.room_timeout).await {
             // Unloading may block, and must be over before the reservation is given back.
@@ -112,38 +116,26 @@ impl ArchiveLoads {
         self.room.read(|residency| benefit_of_the_doubt(&prepared.estimate, residency.budget()))
     }
 
-    async fn slot(&self) -> Result<SemaphorePermit<'_>> {
-        self.slots.acquire().await.map_err(|_| Error::unavailable("the server is stopping"))
-    }
-
-    async fn prepare(
+    /// Does work that blocks. Work that hangs gives up its slot after the load timeout, so that others can go on; whoever
+    /// waits for it is told, or answered by then (see `flight`).
+    async fn in_slot<T: Send + 'static>(
         &self,
         key: &ArchiveKey,
-        read: Box<dyn FnOnce() -> Result<Repository> + Send>,
-        members: ServedModels,
-    ) -> Result<Prepared> {
-        let _slot = self.slot().await?;
-        let loader = self.loader.clone();
-        let prepared = tokio::task::spawn_blocking(move || loader.prepare(read()?, members)).await;
-        prepared.unwrap_or_else(|_| Err(panicked(key)))
-    }
-
-    /// Runs the backends. A load that hangs gives up its slot after the load timeout, so that others can go on; whoever
-    /// waits for it is answered by then (see `flight`).
-    async fn run(&self, key: &ArchiveKey, prepared: Prepared) -> Result<Loaded> {
-        let slot = self.slot().await?;
-        let (loader, archive) = (self.loader.clone(), key.name());
-        let mut loading: JoinHandle<Result<Loaded>> =
-            tokio::task::spawn_blocking(move || loader.load(prepared, archive.as_deref()));
-        let loaded = match tokio::time::timeout(self.load_timeout, &mut loading).await {
-            Ok(loaded) => loaded,
+        overdue: &Notify,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let slot = self.slots.acquire().await.map_err(|_| Error::unavailable("the server is stopping"))?;
+        let mut working = tokio::task::spawn_blocking(work);
+        let done = match tokio::time::timeout(self.load_timeout, &mut working).await {
+            Ok(done) => done,
             Err(_) => {
                 tracing::error!(archive = %key, "loading takes longer than --load-timeout; it goes on, others may load meanwhile");
+                overdue.notify_one();
                 drop(slot);
-                loading.await
+                working.await
             }
         };
-        loaded.unwrap_or_else(|_| Err(panicked(key)))
+        done.unwrap_or_else(|_| Err(panicked(key)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The model cache: the request path from a key to an answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -129,19 +130,24 @@ impl ModelCache {
     }
 
     /// Sees to a model whose instances a crash has taken: a target model leaves memory, and the next request loads it anew;
-    /// a repository's is loaded anew at once.
-    fn replace_broken(&self, pin: &Pin) {
-        pin.members.iter().for_each(|member| self.replace_broken(member));
-        let is_broken =
-            pin.models.values().flat_map(|versions| versions.values()).any(|model| !model.service.is_usable());
+    /// a repository's is loaded anew at once, and with it what is composed of it. `true` where that has happened since:
+    /// then it is for whoever still holds on to this pin.
+    fn replace_broken(&self, pin: &Pin) -> bool {
+        let replaced = pin.members.iter().filter(|member| self.replace_broken(member)).count();
+        let mut own = pin.models.values().flat_map(BTreeMap::values);
+        if replaced == 0 && own.all(|model| model.service.is_usable()) {
+            return false;
+        }
         match &pin.key {
-            ArchiveKey::Target(_) if is_broken => {
+            _ if !self.room.is_resident(pin) => return true,
+            ArchiveKey::Target(_) => {
                 tracing::error!(archive = %pin.key, "a model crashed and has no instance left; it will be loaded anew");
                 self.room.discard(pin);
             }
-            ArchiveKey::Model(name) if is_broken => self.repositories.revive(name),
-            _ => {}
+            ArchiveKey::Model(name) => self.repositories.revive(name, pin),
+            ArchiveKey::Registered(_) => {}
         }
+        false
     }
 
     /// Pins the archive that a route leads to, loading it if need be.
@@ -199,7 +205,8 @@ impl InferenceService for ModelCache {
             let route = self.route(&request.model)?;
             let (pin, cache) = self.acquire(&route, request.deadline, request.trace.as_ref()).await?;
             let served = pin.find(route.model.as_deref(), request.model.version)?;
-            let mut response = served.service.infer(request).await.inspect_err(|_| self.replace_broken(&pin))?;
+            let answered = served.service.infer(request).await;
+            let mut response = answered.inspect_err(|_| _ = self.replace_broken(&pin))?;
             response.cache = cache;
             // Outputs may lie in the model's memory: it stays until they are written.
             response.guard = Some(Arc::new(pin));
@@ -216,7 +223,7 @@ impl InferenceService for ModelCache {
             let guard = Arc::new(pin.clone());
             let mut responses = served.service.infer_stream(request);
             while let Some(response) = responses.next().await {
-                let mut response = response.inspect_err(|_| self.replace_broken(&pin))?;
+                let mut response = response.inspect_err(|_| _ = self.replace_broken(&pin))?;
                 // The first answer tells where the model was found.
                 response.cache = cache.take();
                 response.guard = Some(guard.clone());

@@ -141,5 +141,6 @@ fn source(key: ArchiveKey, read: Box<dyn FnOnce() -> Result<Repository> + Send>)
         files: Files::Foreign,
         members: Vec::new(),
         kept: true,
+        overdue: Arc::default(),
     }
 }

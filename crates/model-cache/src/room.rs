@@ -100,6 +100,11 @@ impl Room {
         Some(Pin::new(archive, self.signal.clone()))
     }
 
+    /// Whether new requests for its key find this very archive.
+    pub(crate) fn is_resident(&self, pin: &Pin) -> bool {
+        is_resident(&self.residency.lock(), pin)
+    }
+
     /// Looks at the residency under its lock.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Residency) -> T) -> T {
         look(&self.residency.lock())
@@ -187,8 +192,7 @@ impl Room {
     /// Withdraws this very archive from new requests at once, and unloads it when its pins are gone.
     pub(crate) fn discard(self: &Arc<Self>, pin: &Pin) {
         let mut residency = self.residency.lock();
-        let is_this = residency.peek(&pin.key).is_some_and(|resident| pin.is(resident));
-        let withdrawn = if is_this { residency.withdraw(&pin.key) } else { None };
+        let withdrawn = if is_resident(&residency, pin) { residency.withdraw(&pin.key) } else { None };
         drop(residency);
         withdrawn.into_iter().for_each(|archive| self.retire_later(archive, UnloadReason::Crash));
     }
@@ -272,6 +276,10 @@ impl Room {
         drop(residency);
         self.signal.raise();
     }
+}
+
+fn is_resident(residency: &Residency, pin: &Pin) -> bool {
+    residency.peek(&pin.key).is_some_and(|resident| pin.is(resident))
 }
 
 enum Step {

@@ -97,7 +97,16 @@ impl TargetLoads {
         files: Files,
     ) -> Landing {
         let tier = CacheTier::Disk;
-        let source = Source { key, version: version.clone(), tier, read, files, members: Vec::new(), kept: true };
+        let source = Source {
+            key,
+            version: version.clone(),
+            tier,
+            read,
+            files,
+            members: Vec::new(),
+            kept: true,
+            overdue: Arc::default(),
+        };
         let pin = self.loads.load(source).await?;
         Ok((pin, CacheOutcome { tier, version, load: Some(timing) }))
     }

@@ -93,7 +93,16 @@ impl TargetLoads {
         let version = archive.etag().clone();
         let read = Box::new(move || read_archive(archive.path(), &name));
         self.loads
-            .load(Source { key, version, tier: obtained.tier, read, files, members: Vec::new(), kept: false })
+            .load(Source {
+                key,
+                version,
+                tier: obtained.tier,
+                read,
+                files,
+                members: Vec::new(),
+                kept: false,
+                overdue: Arc::default(),
+            })
             .await
     }
 

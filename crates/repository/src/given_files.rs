@@ -6,10 +6,14 @@ use std::path::{Component, Path};
 use bytes::Bytes;
 use inference::{Error, Result};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 
-/// The directory of a model that was sent file by file; it is deleted when this is dropped.
+/// The directory of a model that was sent file by file. When this is dropped it is deleted, on a thread that may block.
 #[derive(Debug)]
-pub struct GivenFiles(TempDir);
+pub struct GivenFiles {
+    // `Some` until dropped.
+    folder: Option<TempDir>,
+}
 
 impl GivenFiles {
     /// Writes the files, by their path within the model's directory, into a new folder below `scratch`. Blocks.
@@ -28,13 +32,13 @@ impl GivenFiles {
             Error::internal(format!("the given files cannot be written below {place}")).with_source(error)
         };
         let folder = std::fs::create_dir_all(scratch).and_then(|()| TempDir::with_prefix_in("model-", scratch));
-        let given = GivenFiles(folder.map_err(cannot_write)?);
+        let given = GivenFiles { folder: Some(folder.map_err(cannot_write)?) };
         for (path, content) in files {
             if files.keys().any(|other| Path::new(other) != Path::new(path) && Path::new(other).starts_with(path)) {
                 return Err(Error::invalid_argument(format!("'file:{path}' is a folder as well as a file")));
             }
-            let place = given.0.path().join(path);
-            let parent = place.parent().unwrap_or(given.0.path());
+            let place = given.directory().join(path);
+            let parent = place.parent().unwrap_or(given.directory());
             std::fs::create_dir_all(parent).and_then(|()| std::fs::write(&place, content)).map_err(cannot_write)?;
         }
         Ok(given)
@@ -42,7 +46,17 @@ impl GivenFiles {
 
     /// The model's directory.
     pub fn directory(&self) -> &Path {
-        self.0.path()
+        self.folder.as_ref().expect("invariant: taken only when dropped").path()
+    }
+}
+
+impl Drop for GivenFiles {
+    fn drop(&mut self) {
+        let folder = self.folder.take();
+        // The last owner may hold a lock that requests need, or be on a thread that carries them.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || drop(folder));
+        }
     }
 }
 
@@ -68,6 +82,21 @@ mod tests {
         assert_eq!(std::fs::read(directory.join("1/model.onnx")).expect("written"), b"1/model.onnx");
         assert_eq!(std::fs::read(directory.join("labels.txt")).expect("written"), b"labels.txt");
         drop(given);
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn files_are_not_deleted_on_threads_that_carry_requests() {
+        let scratch = TempDir::new().expect("temporary");
+        let given = write(scratch.path(), &["1/model.onnx"]).expect("plain paths");
+        let directory = given.directory().to_owned();
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime");
+        let (release, busy) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || busy.recv());
+        runtime.block_on(async { drop(given) });
+        assert!(directory.exists(), "the one thread that may block is busy");
+        drop(release);
+        runtime.block_on(runtime.spawn_blocking(|| ())).expect("its turn comes after the files'");
         assert!(!directory.exists());
     }
 

@@ -199,13 +199,14 @@ impl Repositories {
         self.update().await;
     }
 
-    /// Loads a model anew that has crashed, once.
-    pub(crate) fn revive(self: &Arc<Self>, name: &str) {
+    /// Loads a model anew that has crashed, once; nothing happens where it has been replaced already.
+    pub(crate) fn revive(self: &Arc<Self>, name: &str, crashed: &Pin) {
         let mut records = self.records.write();
-        let Some(record) = records.0.get_mut(name).filter(|record| record.may_be_revived()) else {
+        // Under the lock, which a load must take before it begins and when it has ended.
+        let is_current = || self.room.is_resident(crashed);
+        if !records.0.get_mut(name).is_some_and(|record| is_current() && record.revive()) {
             return;
-        };
-        (record.tried, record.due) = (None, true);
+        }
         drop(records);
         tracing::error!(model = name, "a model crashed and has no instance left; it is loaded anew");
         let this = self.clone();

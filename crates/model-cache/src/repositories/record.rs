@@ -71,9 +71,27 @@ impl Record {
         }
     }
 
-    /// Whether it should serve and has crashed since its last load, which was not a failure.
-    pub(super) fn may_be_revived(&self) -> bool {
-        self.wanted && self.failure.is_none() && !self.loading && !self.due
+    /// Notes that it has crashed and is to be loaded anew; `false` where that is under way already, or cannot help.
+    pub(super) fn revive(&mut self) -> bool {
+        // From here on until its load begins there is no `tried`.
+        let is_pending = self.loading || self.tried.is_none();
+        let revives = self.wanted && self.failure.is_none() && !is_pending;
+        if revives {
+            (self.tried, self.due) = (None, true);
+        }
+        revives
+    }
+
+    /// Notes that a load of it is under way.
+    pub(super) fn begin(&mut self) {
+        (self.loading, self.tried) = (true, self.seen);
+    }
+
+    /// Notes how a load ended.
+    pub(super) fn end(&mut self, failure: Option<Error>) {
+        self.loading = false;
+        self.unloaded &= failure.is_some();
+        self.failure = failure;
     }
 
     /// Takes what a client gives instead of the model's own configuration and files, and returns what one gave before. Either
@@ -159,6 +177,26 @@ mod tests {
 
     fn found(root: &str, name: &str) -> FoundModel {
         FoundModel { name: name.to_owned(), root: root.into(), directory: Path::new(root).join(name) }
+    }
+
+    #[test]
+    fn one_crash_makes_one_load_necessary() {
+        let folder = tempfile::tempdir().expect("temporary");
+        let seen = Some(Fingerprint::of(folder.path()));
+        let mut record = Record { wanted: true, seen, tried: seen, ..Record::default() };
+        assert!(record.revive() && record.due);
+        assert!(!record.revive(), "it is due");
+        record.due = false;
+        assert!(!record.revive(), "an update has taken it up");
+        record.begin();
+        assert!(!record.revive(), "it is being loaded");
+        record.end(None);
+        assert!(record.revive(), "it has crashed again");
+        record.begin();
+        record.end(Some(Error::internal("bad")));
+        assert!(!record.revive(), "it could not be loaded");
+        record = Record { wanted: false, failure: None, ..record };
+        assert!(!record.revive(), "nobody wants it");
     }
 
     #[test]

@@ -81,43 +81,43 @@ impl Repositories {
         }
     }
 
-    /// Loads models at once, as far as there are slots, and waits for those that end in time.
+    /// Loads models at once, as far as there are slots, and waits until each is over or overdue.
     async fn load_round(self: &Arc<Self>, round: BTreeSet<ModelName>) {
-        let loads: Vec<_> = round
-            .into_iter()
-            .map(|name| {
-                let (this, model) = (self.clone(), name.clone());
-                (name, tokio::spawn(async move { this.load_one(model).await }))
-            })
-            .collect();
-        let deadline = tokio::time::Instant::now() + self.longest;
-        for (name, load) in loads {
-            match tokio::time::timeout_at(deadline, load).await {
-                Ok(Ok(())) => {}
-                Ok(Err(panic)) => tracing::error!(model = &*name, %panic, "loading a model panicked"),
-                Err(_) => {
-                    if let Some(record) = self.records.write().0.get_mut(&name) {
-                        record.failure = Some(late(&name));
-                    }
-                }
-            }
-        }
+        futures::future::join_all(round.into_iter().map(|name| self.load_one(name))).await;
     }
 
-    async fn load_one(self: Arc<Self>, name: ModelName) {
+    async fn load_one(self: &Arc<Self>, name: ModelName) {
         let source = match self.begin(&name) {
             Ok(source) => source,
             Err(error) => return self.end(&name, Some(error)),
         };
-        let loaded = self.loads.load(source).await;
-        self.end(&name, loaded.err());
+        let overdue = source.overdue.clone();
+        let (this, model) = (self.clone(), name.clone());
+        // A task of its own: it goes on when it is overdue.
+        let loading = tokio::spawn(async move {
+            let loaded = this.loads.load(source).await;
+            this.end(&model, loaded.err());
+        });
+        tokio::select! {
+            ended = loading => if let Err(panic) = ended {
+                self.end(&name, Some(Error::internal(format!("loading model '{name}' panicked: {panic}"))));
+            },
+            () = overdue.notified() => self.note_overdue(&name),
+        }
+    }
+
+    fn note_overdue(&self, name: &ModelName) {
+        // It may have ended at this very moment.
+        if let Some(record) = self.records.write().0.get_mut(name).filter(|record| record.loading) {
+            record.failure = Some(late(name));
+        }
     }
 
     /// Notes that a load is under way, and says what is to be loaded.
     fn begin(&self, name: &ModelName) -> Result<Source, Error> {
         let mut records = self.records.write();
         let record = records.0.get_mut(name).ok_or_else(|| super::unknown(name))?;
-        (record.loading, record.tried) = (true, record.seen);
+        record.begin();
         let origin = record.origin(name)?;
         let pins = record.members.iter().map(|member| self.pin(member).ok_or_else(|| without_member(name, member)));
         let members = pins.collect::<Result<Vec<_>, _>>().inspect_err(|_| record.tried = None)?;
@@ -126,16 +126,14 @@ impl Repositories {
         let model = name.clone();
         let read = Box::new(move || read(&model, &origin));
         let key = ArchiveKey::Model(name.clone());
-        Ok(Source { key, version, tier: CacheTier::Disk, read, files, members, kept: true })
+        Ok(Source { key, version, tier: CacheTier::Disk, read, files, members, kept: true, overdue: Arc::default() })
     }
 
     /// Notes how a load ended.
     fn end(self: &Arc<Self>, name: &ModelName, failure: Option<Error>) {
         let mut records = self.records.write();
         let Some(record) = records.0.get_mut(name) else { return };
-        record.loading = false;
-        record.unloaded &= failure.is_some();
-        record.failure = failure;
+        record.end(failure);
         let is_wanted = record.wanted;
         drop(records);
         if !is_wanted {

@@ -22,6 +22,7 @@ use test_util::archive::ArchiveBuilder;
 pub(crate) struct ScriptedBackend {
     pub(crate) loads: AtomicUsize,
     pub(crate) runs: Arc<AtomicUsize>,
+    arrivals: Arc<AtomicUsize>,
     gates: Mutex<HashMap<String, mpsc::Receiver<()>>>,
 }
 
@@ -66,6 +67,7 @@ impl Backend for ScriptedBackend {
         let instance = Instance {
             mark: number(model, "mark"),
             runs: self.runs.clone(),
+            arrivals: self.arrivals.clone(),
             panics: fault == Some("run_panic"),
             gate: self.take_gate(model, "run_gate"),
         };
@@ -77,6 +79,7 @@ impl Backend for ScriptedBackend {
 struct Instance {
     mark: u64,
     runs: Arc<AtomicUsize>,
+    arrivals: Arc<AtomicUsize>,
     panics: bool,
     gate: Option<mpsc::Receiver<()>>,
 }
@@ -84,6 +87,7 @@ struct Instance {
 impl ModelInstance for Instance {
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>> {
         if let Some(gate) = &self.gate {
+            self.arrivals.fetch_add(1, Ordering::SeqCst);
             let _ = gate.recv();
         }
         self.runs.fetch_add(1, Ordering::SeqCst);
@@ -134,6 +138,11 @@ impl Harness {
     /// The mark of the model that answered.
     pub(crate) async fn mark(&self, target: &str) -> Result<u64> {
         mark(&self.cache, target).await
+    }
+
+    /// How often a run has come to its gate.
+    pub(crate) fn arrivals(&self) -> usize {
+        self.backend.arrivals.load(Ordering::SeqCst)
     }
 
     pub(crate) fn loads(&self) -> usize {

@@ -3,7 +3,9 @@
 mod by_name;
 mod faults;
 mod harness;
+mod overdue;
 mod repositories;
+mod revival;
 mod room;
 mod streams;
 mod warmup;

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use inference::{Error, ErrorKind, IndexEntry, LoadOverrides, ModelControl, ModelKey};
-use model_cache::{InitialModels, ModelControlMode, RepositoryConfig};
+use model_cache::{InitialModels, ModelCacheConfig, ModelControlMode, RepositoryConfig};
 use tempfile::TempDir;
 
 use crate::harness::{Harness, mark_of, model_config};
 use crate::room::eventually;
 
 /// A repository, and a cache that serves it.
-struct Repository {
+pub(crate) struct Repository {
     folder: TempDir,
-    harness: Harness,
+    pub(crate) harness: Harness,
 }
 
 const POLL: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ fn write(folder: &Path, model: &str, config: &str) {
     fs::rename(&new, folder.join(model).join("config.pbtxt")).expect("renamed");
 }
 
-fn ensemble(member: &str) -> String {
+pub(crate) fn ensemble(member: &str) -> String {
     format!(
         r#"platform: "ensemble" input [{{ name: "x" data_type: TYPE_UINT8 dims: [1] }}]
         output [{{ name: "mark" data_type: TYPE_UINT64 dims: [1] }}]
@@ -44,28 +44,37 @@ fn ensemble(member: &str) -> String {
 }
 
 impl Repository {
-    fn new(control: ModelControlMode, models: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(control: ModelControlMode, models: &[(&str, &str)]) -> Self {
+        Self::with(control, models, |_| {})
+    }
+
+    pub(crate) fn with(
+        control: ModelControlMode,
+        models: &[(&str, &str)],
+        change: impl FnOnce(&mut ModelCacheConfig),
+    ) -> Self {
         let folder = TempDir::new().expect("temporary");
         models.iter().for_each(|(name, config)| write(folder.path(), name, config));
         let folders = vec![folder.path().to_owned()];
         let harness = Harness::new(1000, |config| {
             config.repositories = RepositoryConfig { folders, control, strict_readiness: true };
+            change(config);
         });
         Repository { folder, harness }
     }
 
-    async fn start(&self) -> Result<(), Error> {
+    pub(crate) async fn start(&self) -> Result<(), Error> {
         let loaded = self.harness.cache.load_repositories().await;
         self.harness.cache.accept();
         tokio::spawn(self.harness.cache.poll_repositories());
         loaded
     }
 
-    fn put(&self, name: &str, config: &str) {
+    pub(crate) fn put(&self, name: &str, config: &str) {
         write(self.folder.path(), name, config);
     }
 
-    async fn mark(&self, name: &str) -> Result<u64, Error> {
+    pub(crate) async fn mark(&self, name: &str) -> Result<u64, Error> {
         mark_of(&self.harness.cache, name).await
     }
 
@@ -78,7 +87,7 @@ impl Repository {
     }
 
     /// The index, a line a version.
-    async fn index(&self) -> Vec<String> {
+    pub(crate) async fn index(&self) -> Vec<String> {
         let shown = |line: IndexEntry| {
             let version = line.version.map_or("-".to_owned(), |version| version.to_string());
             format!("{} {version} {} {}", line.name, line.state.name(), line.reason).trim_end().to_owned()
@@ -86,12 +95,12 @@ impl Repository {
         self.harness.cache.index().await.into_iter().map(shown).collect()
     }
 
-    async fn shows(&self, line: &str) {
+    pub(crate) async fn shows(&self, line: &str) {
         eventually(line, async || self.index().await.iter().any(|shown| shown.starts_with(line))).await;
     }
 }
 
-fn marked(mark: &str) -> String {
+pub(crate) fn marked(mark: &str) -> String {
     model_config(&[("mark", mark)])
 }
 
@@ -287,19 +296,6 @@ async fn the_old_version_serves_until_the_new_one_is_ready_and_is_then_given_up(
     assert_eq!(repository.mark("a").await.expect("the old one serves"), 1);
     gate.send(()).expect("the load waits at its gate");
     eventually("the new one", async || repository.mark("a").await.ok() == Some(2)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_that_crashes_is_loaded_anew() {
-    let models = [("a", model_config(&[("fault", "run_panic")])), ("outer", ensemble("a"))];
-    let repository =
-        Repository::new(ModelControlMode::None, &models.each_ref().map(|(name, config)| (*name, config.as_str())));
-    repository.start().await.expect("loads");
-    let crashes = async || repository.mark("outer").await.is_err_and(|error| error.kind() == ErrorKind::Internal);
-    for expected_loads in 2..4 {
-        eventually("an instance that can crash", crashes).await;
-        eventually("the next load", async || repository.harness.loads() >= expected_loads).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
