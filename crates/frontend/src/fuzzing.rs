@@ -1,13 +1,19 @@
-//! What fuzzing calls: the readers of bodies and messages, each alone. Not for other use.
+//! What fuzzing calls: the readers of bodies, heads and messages, each alone. Not for other use.
 
 use std::convert::Infallible;
 
+use ::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::body::Body;
 use bytes::Bytes;
 use inference::{DataType, InputSpec, ModelSpec, Shape};
 
-use crate::FrontendConfig;
-use crate::codec::{self, Layout};
+use crate::codec::{self, Announce, Framing, Layout};
+use crate::compression::{Encoding, Inflater};
+use crate::http::slashes::{self, Names};
+use crate::{Admission, FrontendConfig, encoding, http, sagemaker, trace};
+
+/// The largest body that compressed ones may hold here.
+const INFLATED: u64 = 1 << 20;
 
 /// The depth that servers allow.
 fn depth() -> usize {
@@ -70,4 +76,61 @@ pub fn grpc_stream(bytes: &[u8]) -> bool {
 /// A `ModelInferRequest`; whether it was accepted.
 pub fn grpc_message(bytes: &[u8]) -> bool {
     crate::grpc::read_message(Bytes::copy_from_slice(bytes))
+}
+
+/// A compressed body behind a byte that says how; whether it was accepted.
+pub fn compressed_body(bytes: &[u8]) -> bool {
+    let Some((how, body)) = bytes.split_first() else { return false };
+    let encoding = if how % 2 == 0 { Encoding::Gzip } else { Encoding::Deflate };
+    let (mut inflater, mut share) = (Inflater::new(encoding, INFLATED, None), Admission::default().body());
+    let (first, second) = body.split_at(body.len() / 2);
+    let taken = [first, second].into_iter().try_for_each(|part| inflater.add(part, &mut share));
+    taken.is_ok() && inflater.whole().is_ok()
+}
+
+/// The body of a load or an unload by name; whether either was accepted.
+pub fn load_body(bytes: &[u8]) -> bool {
+    let load = codec::parse_load(bytes, depth(), &mut Admission::default().body());
+    load.is_ok() | codec::parse_unload(bytes, depth()).is_ok()
+}
+
+/// The body of a change of the trace's or the log's settings; whether either was accepted.
+pub fn settings_body(bytes: &[u8]) -> bool {
+    http::parse_trace_edit(bytes).is_ok() | http::parse_log_change(bytes).is_ok()
+}
+
+/// The body of a registration of a model or of shared memory, or the query of a page of models; whether any was accepted.
+pub fn registration(bytes: &[u8]) -> bool {
+    let page = std::str::from_utf8(bytes).is_ok_and(|query| sagemaker::registered_page(&[], query).is_ok());
+    let model = sagemaker::parse_registration(bytes, &FrontendConfig::default().registered_roots);
+    page | model.is_ok() | http::parse_region(bytes).is_ok()
+}
+
+/// The value of any header that is read; whether any was accepted for what it says.
+pub fn header(bytes: &[u8]) -> bool {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return false };
+    let names = ["traceparent", "tracestate", "content-type", "content-encoding", "accept", "accept-encoding"];
+    let headers: HeaderMap = names.map(|name| (HeaderName::from_static(name), value.clone())).into_iter().collect();
+    let framing = Framing::from_headers(&headers, Announce::Header);
+    let is_framed = framing.is_ok_and(|framing| framing.layout != Layout::Json);
+    trace::of_caller(&headers).is_some()
+        | is_framed
+        | encoding::of_answer(&headers).is_some()
+        | matches!(encoding::of_request(&headers), Ok(Some(_)))
+}
+
+/// A path in which a model's name may hold slashes; whether it was read as such.
+///
+/// # Panics
+/// Where what it was read as would be read again.
+pub fn path(bytes: &[u8]) -> bool {
+    let Ok(uri) = Uri::try_from(bytes) else { return false };
+    let tails = ["", "/infer", "/trace/setting", "/versions/{version}", "/versions/{version}/infer"];
+    let names = [
+        Names { prefix: "/v2/models/", tails: tails.map(str::to_owned).into() },
+        Names { prefix: "/v2/repository/models/", tails: vec!["/load".to_owned()] },
+    ];
+    let Some(escaped) = slashes::escaped(&uri, &names) else { return false };
+    assert!(slashes::escaped(&escaped, &names).is_none(), "{escaped} is no route yet");
+    true
 }

@@ -6,6 +6,8 @@
 mod archive;
 mod disk_cache;
 mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 mod given_files;
 mod metric_names;
 pub mod reading;

@@ -2,6 +2,7 @@
 //! driver of its own, so that it needs no other compiler and no other tool.
 
 mod allocation;
+mod archive;
 mod mutation;
 mod targets;
 

@@ -2,6 +2,8 @@
 
 use frontend::fuzzing;
 
+use crate::archive;
+
 /// Something that reads bytes of strangers.
 pub struct Target {
     /// Its name on the command line.
@@ -79,8 +81,23 @@ const PBTXT: &[&[u8]] = &[
     b"[",
 ];
 
+const TAR: &[&[u8]] = &[
+    b"../x",
+    b"/etc/x",
+    b"./",
+    b"m/1/x",
+    b"ustar\0",
+    b"ustar  \0",
+    b"00000000010\0",
+    b"77777777777\0",
+    b"\x80\0\0\0\0\0\0\x01",
+    b"12 path=m/y\n",
+    b"20 linkpath=../../x\n",
+    b"12 size=999\n",
+];
+
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 14] = [
     Target {
         name: "json",
         read: fuzzing::json_body,
@@ -139,6 +156,62 @@ pub const TARGETS: [Target; 7] = [
         fixed_bytes: 192 << 10,
         // Pieces of one byte have dozens each around them.
         bytes_per_byte: 128,
+    },
+    Target {
+        name: "compressed",
+        read: fuzzing::compressed_body,
+        seeds: compressed_seeds,
+        words: &[b"\x1f\x8b\x08", b"\x78\x9c", b"\0\0\xff\xff"],
+        fixed_bytes: 4 << 20,
+        bytes_per_byte: 64,
+    },
+    Target {
+        name: "load",
+        read: fuzzing::load_body,
+        seeds: load_seeds,
+        words: JSON,
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 64,
+    },
+    Target {
+        name: "settings",
+        read: fuzzing::settings_body,
+        seeds: settings_seeds,
+        words: JSON,
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 128,
+    },
+    Target {
+        name: "registration",
+        read: fuzzing::registration,
+        seeds: registration_seeds,
+        words: JSON,
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 128,
+    },
+    Target {
+        name: "header",
+        read: fuzzing::header,
+        seeds: header_seeds,
+        words: &[b"00-", b"-01", b";q=0.5", b", gzip", b"json-header-size="],
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 64,
+    },
+    Target {
+        name: "path",
+        read: fuzzing::path,
+        seeds: path_seeds,
+        words: &[b"/", b"//", b"%2F", b"/versions/1", b"/infer", b"/trace/setting", b"?x=/y"],
+        fixed_bytes: 64 << 10,
+        bytes_per_byte: 64,
+    },
+    Target {
+        name: "archive",
+        read: archive::tar,
+        seeds: archive::tars,
+        words: TAR,
+        fixed_bytes: 4 << 20,
+        bytes_per_byte: 64,
     },
 ];
 
@@ -200,4 +273,45 @@ fn grpc_stream_seeds() -> Vec<Vec<u8>> {
     let framed = |message: &Vec<u8>| [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat();
     let messages: Vec<u8> = grpc_seeds().iter().flat_map(framed).collect();
     [1, 7, 255].map(|size| [&[size], &messages[..]].concat()).to_vec()
+}
+
+/// As [`fuzzing::compressed_body`] wants them: a byte that says how, the body.
+fn compressed_seeds() -> Vec<Vec<u8>> {
+    let zlib = b"\x78\x9c\x4b\x4c\x4a\x06\0\x02\x4d\x01\x27";
+    vec![[b"\0", &archive::gzip(&[7; 2000])[..]].concat(), [&b"\x01"[..], zlib].concat()]
+}
+
+fn load_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"parameters":{"config":"{\"max_batch_size\":8}","file:1/model.onnx":"AQIDBA=="}}"#,
+        r#"{"parameters":{"unload_dependents":true},"more":[null,{"a":1}]}"#,
+        "",
+    ])
+}
+
+fn settings_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"trace_level":["TIMESTAMPS","TENSORS"],"trace_rate":"7","trace_count":"-1","log_frequency":null}"#,
+        r#"{"log_info":true,"log_verbose_level":1,"log_format":"ISO8601","log_file":null}"#,
+    ])
+}
+
+fn registration_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"model_name":"a","url":"/opt/ml/models/a/model"}"#,
+        r#"{"key":"/region","offset":8,"byte_size":64}"#,
+        "limit=10&next_page_token=YWJj",
+    ])
+}
+
+fn header_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "application/vnd.sagemaker-triton.binary+json;json-header-size=12",
+        "gzip;q=0.8, deflate, *;q=0",
+    ])
+}
+
+fn path_seeds() -> Vec<Vec<u8>> {
+    texts(&["/v2/models/team/x.tar.gz/infer", "/v2/models/a/b/versions/3/infer?x=/y", "/v2/repository/models/a/b/load"])
 }

@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::MethodRouter;
-use inference::{Error, ModelKey};
+use inference::{Error, ModelKey, Result};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -55,14 +55,22 @@ async fn change(State(app): State<Shared>, request: Request) -> Response {
 async fn read(app: &App, request: Request) -> Result<LogChange, Failure> {
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, app.bounds(MAX_CHANGE), None).await?.bytes;
-    let settings: serde_json::Map<String, Json> = serde_json::from_slice(&body).map_err(|error| {
+    Ok(parse(&body)?)
+}
+
+/// Reads the body of a change.
+///
+/// # Errors
+/// InvalidArgument, Unsupported.
+pub(crate) fn parse(body: &[u8]) -> Result<LogChange> {
+    let settings: serde_json::Map<String, Json> = serde_json::from_slice(body).map_err(|error| {
         Error::invalid_argument(format!(
             "the body is not an object of log settings like {{\"log_info\":true}}: {error}"
         ))
     })?;
     // As in Triton, null leaves a setting as it is.
     let given = settings.into_iter().filter(|(_, value)| !value.is_null());
-    Ok(logging::change(given.map(|(name, value)| (name, of_json(value))), &Wording::Http)?)
+    logging::change(given.map(|(name, value)| (name, of_json(value))), &Wording::Http)
 }
 
 fn of_json(value: Json) -> Value {

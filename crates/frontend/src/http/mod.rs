@@ -6,7 +6,7 @@ mod logging;
 mod path;
 mod repository;
 mod shared_memory;
-mod slashes;
+pub(crate) mod slashes;
 mod statistics;
 mod trace;
 
@@ -22,10 +22,13 @@ use inference::ModelKey;
 use tower::ServiceExt;
 
 pub(crate) use self::describe::{extensions, shown_state};
+pub(crate) use self::logging::parse as parse_log_change;
 use self::path::ModelPath;
 pub(crate) use self::path::parse_version;
+pub(crate) use self::shared_memory::parse as parse_region;
 use self::slashes::Names;
 pub(crate) use self::statistics::{nanoseconds, place};
+pub(crate) use self::trace::edit as parse_trace_edit;
 use crate::codec::Announce;
 use crate::infer::{self, Form, Invocation};
 use crate::restriction::{Api, Guarded};

@@ -19,7 +19,7 @@ const MAX_REGISTRATION: u64 = 64 << 10;
 
 /// What a client registers.
 #[derive(Deserialize)]
-struct Registration {
+pub(crate) struct Registration {
     key: String,
     #[serde(default)]
     offset: u64,
@@ -88,9 +88,17 @@ async fn registration(app: &Shared, request: Request) -> Result<Registration, Fa
     app.services.shared_memory.check_allowed()?;
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, app.bounds(MAX_REGISTRATION), None).await?.bytes;
-    serde_json::from_slice(&body).map_err(|error| {
+    Ok(parse(&body)?)
+}
+
+/// Reads the body of a registration.
+///
+/// # Errors
+/// InvalidArgument.
+pub(crate) fn parse(body: &[u8]) -> Result<Registration> {
+    serde_json::from_slice(body).map_err(|error| {
         let expected = r#"{"key":"/name","offset":0,"byte_size":64}"#;
-        Error::invalid_argument(format!("the registration's body is not like {expected}: {error}")).into()
+        Error::invalid_argument(format!("the registration's body is not like {expected}: {error}"))
     })
 }
 

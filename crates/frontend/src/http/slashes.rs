@@ -4,16 +4,16 @@ use http::Uri;
 use http::uri::PathAndQuery;
 
 /// What a path may go on with after a model's name.
-pub(super) struct Names {
+pub(crate) struct Names {
     /// What the path begins with, `/` at its end included.
-    pub(super) prefix: &'static str,
+    pub(crate) prefix: &'static str,
     /// The routes behind the name, each with its `/` in front or empty; `{…}` stands for any one segment.
-    pub(super) tails: Vec<String>,
+    pub(crate) tails: Vec<String>,
 }
 
 /// The same address with the name's slashes escaped, where `uri` is none of the routes as it stands: the name is the shortest
 /// that leaves one of the tails. `None` when there is no such name, or when it holds no slash.
-pub(super) fn escaped(uri: &Uri, names: &[Names]) -> Option<Uri> {
+pub(crate) fn escaped(uri: &Uri, names: &[Names]) -> Option<Uri> {
     let path = names.iter().find_map(|names| {
         let rest = uri.path().strip_prefix(names.prefix)?;
         let end = end_of_name(rest, &names.tails)?;

@@ -68,7 +68,11 @@ async fn update(app: &App, model: &str, request: Request) -> Result<BTreeMap<Str
     Ok(app.services.tracing.update(model, &edit)?)
 }
 
-fn edit(body: &[u8]) -> Result<TraceEdit> {
+/// Reads the body of an update.
+///
+/// # Errors
+/// InvalidArgument, Unsupported.
+pub(crate) fn edit(body: &[u8]) -> Result<TraceEdit> {
     let members: Map<String, Json> = serde_json::from_slice(body).map_err(|error| {
         let expected = r#"{"trace_level":["TIMESTAMPS"],"trace_rate":"1"}"#;
         Error::invalid_argument(format!("the update's body is not like {expected}: {error}"))

@@ -7,6 +7,7 @@ mod runtime;
 mod stream;
 
 pub use container::sagemaker_router;
+pub(crate) use register::{page as registered_page, parse as parse_registration};
 pub(crate) use runtime::runtime_routes;
 
 use axum::extract::Path;

@@ -15,7 +15,7 @@ const PAGE: usize = 100;
 
 /// A model that the platform wants loaded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Registration {
+pub(crate) struct Registration {
     pub(super) name: String,
     pub(super) directory: PathBuf,
 }
@@ -31,7 +31,7 @@ struct Body {
 ///
 /// # Errors
 /// InvalidArgument.
-pub(super) fn parse(body: &[u8], roots: &[PathBuf]) -> Result<Registration> {
+pub(crate) fn parse(body: &[u8], roots: &[PathBuf]) -> Result<Registration> {
     let example = r#"{"model_name": "…", "url": "/opt/ml/models/…/model"}"#;
     let body: Body = serde_json::from_slice(body)
         .map_err(|error| Error::invalid_argument(format!("the body is not like {example}: {error}")))?;
@@ -53,7 +53,7 @@ pub(super) fn parse(body: &[u8], roots: &[PathBuf]) -> Result<Registration> {
 /// A model as the list shows it.
 #[derive(Serialize, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     model_name: String,
     model_url: String,
 }
@@ -71,7 +71,7 @@ impl From<&RegisteredModel> for Entry {
 
 /// One page of the list.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-pub(super) struct Page {
+pub(crate) struct Page {
     models: Vec<Entry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_page_token: Option<String>,
@@ -82,7 +82,7 @@ pub(super) struct Page {
 ///
 /// # Errors
 /// InvalidArgument for a token that is not one of ours, or a limit that is not a number from 1 on.
-pub(super) fn page(models: &[RegisteredModel], query: &str) -> Result<Page> {
+pub(crate) fn page(models: &[RegisteredModel], query: &str) -> Result<Page> {
     let after = value(query, "next_page_token").map(|token| decode(&token)).transpose()?;
     let limit = value(query, "limit").map_or(Ok(PAGE), |limit| {
         let limit = limit.parse().ok().filter(|limit| *limit > 0);

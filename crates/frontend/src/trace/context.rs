@@ -12,13 +12,13 @@ const SAMPLED: u8 = 1;
 
 /// What the caller traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     pub(super) context: TraceContext,
     pub(super) sampled: bool,
 }
 
 /// The caller's trace; `None` when it sends none, or one that is malformed, which is to be ignored.
-pub(super) fn of_caller(headers: &HeaderMap) -> Option<Caller> {
+pub(crate) fn of_caller(headers: &HeaderMap) -> Option<Caller> {
     let mut caller = parse(headers.get(TRACEPARENT)?.to_str().ok()?)?;
     let states: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
     let state = states.join(",");

@@ -13,6 +13,7 @@ use http::HeaderMap;
 use inference::{EndedSpan, Error, Result, SpanRecorder, TraceContext};
 use parking_lot::RwLock;
 
+pub(crate) use self::context::of_caller;
 pub(crate) use self::request::RequestSpan;
 use self::settings::Overrides;
 pub(crate) use self::settings::TraceEdit;

@@ -22,7 +22,7 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
     ("server", EVERYTHING),
     ("e2e", EVERYTHING),
     ("benches", EVERYTHING),
-    ("fuzz", &["frontend", "protocol"]),
+    ("fuzz", &["frontend", "protocol", "repository", "test-util"]),
 ];
 
 /// For the crates that wire the others together.
