@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use inference::{CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use lru::LruCache;
 use parking_lot::Mutex;
-use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo};
+use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo, Urgency};
 
 use crate::config::ModelCacheConfig;
 
@@ -59,20 +59,30 @@ impl Archives {
     /// # Errors
     /// NotFound when the store has no such archive; what the fetch ended in otherwise. A store that cannot be asked is no
     /// error while the archive is on disk.
-    pub(crate) async fn obtain(&self, target: &TargetModel, trace: Option<&Trace>) -> Result<Obtained> {
+    pub(crate) async fn obtain(
+        &self,
+        target: &TargetModel,
+        urgency: &Urgency,
+        trace: Option<&Trace>,
+    ) -> Result<Obtained> {
         if let Some(archive) = self.disk.lookup(target)
             && is_fresh(self.last_confirmed(target), self.check_interval, Instant::now())
         {
             return Ok(from_disk(archive));
         }
-        self.obtain_newest(target, trace).await
+        self.obtain_newest(target, urgency, trace).await
     }
 
     /// As [`Archives::obtain`], but asks the store however fresh its last answer is.
     ///
     /// # Errors
     /// As [`Archives::obtain`].
-    pub(crate) async fn obtain_newest(&self, target: &TargetModel, trace: Option<&Trace>) -> Result<Obtained> {
+    pub(crate) async fn obtain_newest(
+        &self,
+        target: &TargetModel,
+        urgency: &Urgency,
+        trace: Option<&Trace>,
+    ) -> Result<Obtained> {
         let current = self.head(target, trace).await;
         let on_disk = self.disk.lookup(target);
         match (current, on_disk) {
@@ -83,7 +93,7 @@ impl Archives {
             (Ok(info), replaced) => {
                 // Its files may go now, which may be just the room that the new version needs.
                 drop(replaced);
-                self.fetch(target, info, trace).await
+                self.fetch(target, info, urgency, trace).await
             }
             (Err(error), Some(archive)) if error.kind() != ErrorKind::NotFound => {
                 tracing::warn!(%target, %error, "the store cannot be asked; the archive on disk is used as it is");
@@ -103,11 +113,17 @@ impl Archives {
         info
     }
 
-    async fn fetch(&self, target: &TargetModel, mut info: ObjectInfo, trace: Option<&Trace>) -> Result<Obtained> {
+    async fn fetch(
+        &self,
+        target: &TargetModel,
+        mut info: ObjectInfo,
+        urgency: &Urgency,
+        trace: Option<&Trace>,
+    ) -> Result<Obtained> {
         let mut tries = 1;
         loop {
             let mut span = trace.map(|trace| trace.begin("fetch"));
-            let fetched = self.disk.fetch(&self.store, target, &info).await;
+            let fetched = self.disk.fetch(&self.store, target, &info, urgency).await;
             if let Some(span) = &mut span {
                 match &fetched {
                     Ok((_, timing)) => tell_parts(&span.inside(), timing),

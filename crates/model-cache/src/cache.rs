@@ -11,6 +11,7 @@ use inference::{
     Result, Span, TargetModel, Trace,
 };
 
+use repository::Priority;
 use scheduler::ModelLabels;
 use tokio::task::JoinSet;
 
@@ -188,7 +189,8 @@ impl ModelCache {
         let mut span = trace.map(|trace| trace.begin("archive"));
         // The spans of a load are in the trace of the request that it began for.
         let inside = span.as_ref().map(Span::inside);
-        let passenger = self.flights.board(target, || targets.clone().load(target.clone(), inside))?;
+        let load = |urgency| targets.clone().load(target.clone(), urgency, inside);
+        let passenger = self.flights.board(target, Priority::Interactive, load)?;
         let landed = passenger.land(deadline).await;
         if let (Some(span), Err(error)) = (&mut span, &landed) {
             span.fail(error);

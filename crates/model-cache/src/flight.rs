@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use inference::{CacheOutcome, Error, Result, TargetModel};
 use parking_lot::Mutex;
+use repository::{Priority, Urgency};
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
@@ -31,6 +32,8 @@ struct Flight {
     landing: watch::Receiver<Option<Landing>>,
     /// Nobody waits longer than this, even for a load that hangs.
     due: Instant,
+    /// As urgent as the most urgent of its passengers.
+    urgency: Urgency,
     /// One clone here, one in each passenger.
     waiting: Arc<()>,
 }
@@ -47,24 +50,32 @@ impl Flights {
     }
 
     /// Joins the archive's flight, or makes one of what `depart` returns. The flight is a task of its own: a caller that
-    /// goes away does not cancel it for the others.
+    /// goes away does not cancel it for the others. A flight is as urgent as its most urgent passenger; `depart` gets that.
     ///
     /// # Errors
     /// Overloaded when too many wait already.
-    pub(crate) fn board<F>(self: &Arc<Self>, target: &TargetModel, depart: impl FnOnce() -> F) -> Result<Passenger>
+    pub(crate) fn board<F>(
+        self: &Arc<Self>,
+        target: &TargetModel,
+        priority: Priority,
+        depart: impl FnOnce(Urgency) -> F,
+    ) -> Result<Passenger>
     where
         F: Future<Output = Landing> + Send + 'static,
     {
         let mut flying = self.flying.lock();
         if let Some(flight) = flying.get(target) {
+            flight.urgency.raise(priority);
             return self.join(target, flight);
         }
         let (sender, landing) = watch::channel(None);
-        let flight = Flight { landing, due: Instant::now() + self.longest, waiting: Arc::default() };
+        let urgency = Urgency::from(priority);
+        let due = Instant::now() + self.longest;
+        let flight = Flight { landing, due, urgency: urgency.clone(), waiting: Arc::default() };
         let passenger = self.join(target, &flight);
         flying.insert(target.clone(), flight);
         drop(flying);
-        let (flights, target, work) = (self.clone(), target.clone(), tokio::spawn(depart()));
+        let (flights, target, work) = (self.clone(), target.clone(), tokio::spawn(depart(urgency)));
         tokio::spawn(async move {
             let landing = work.await.unwrap_or_else(|_| Err(panicked(&target)));
             flights.flying.lock().remove(&target);
@@ -150,7 +161,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_callers_share_one_flight_and_its_end() {
         let (flights, departures) = (Flights::new(100, HOUR, CacheMetrics), Arc::new(AtomicUsize::new(0)));
-        let board = || flights.board(&target(), || slow(departures.clone())).expect("queue has room");
+        let board =
+            || flights.board(&target(), Priority::Interactive, |_| slow(departures.clone())).expect("queue has room");
         let early = board();
         let passengers: Vec<_> = (0..64).map(|_| board()).collect();
         drop(early);
@@ -166,7 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiting_is_bounded_in_number_and_time() {
         let flights = Flights::new(1, HOUR, CacheMetrics);
-        let board = || flights.board(&target(), || slow(Arc::default()));
+        let board = || flights.board(&target(), Priority::Interactive, |_| slow(Arc::default()));
         let first = board().expect("room for one");
         assert_eq!(board().err().expect("no room for two").kind(), ErrorKind::Overloaded);
         let deadline = Instant::now() + Duration::from_secs(1);
@@ -177,7 +189,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_a_load_that_hangs_past_its_time() {
         let flights = Flights::new(10, Duration::from_secs(5), CacheMetrics);
-        let board = || flights.board(&target(), std::future::pending).expect("room");
+        let board = || flights.board(&target(), Priority::Interactive, |_| std::future::pending()).expect("room");
         assert_eq!(board().land(None).await.err().expect("overdue").kind(), ErrorKind::DeadlineExceeded);
         assert_eq!(flights.targets(), [target()], "it is still the archive's one flight");
     }
@@ -185,7 +197,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_panic_ends_the_flight_for_everyone() {
         let flights = Flights::new(10, HOUR, CacheMetrics);
-        let passenger = flights.board(&target(), || async { panic!("in a loader") }).expect("room");
+        let passenger =
+            flights.board(&target(), Priority::Interactive, |_| async { panic!("in a loader") }).expect("room");
         assert_eq!(passenger.land(None).await.err().expect("panicked").kind(), ErrorKind::Internal);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inference::{CacheOutcome, CacheTier, ErrorKind, LoadTiming, Result, TargetModel};
-use repository::{Repository, read_archive_as, read_given_model};
+use repository::{Priority, Repository, Urgency, read_archive_as, read_given_model};
 
 use crate::archive_load::Source;
 use crate::flight::{Flights, Landing};
@@ -32,9 +32,9 @@ impl TargetLoads {
     ) -> Result<()> {
         loop {
             let mut is_ours = false;
-            let passenger = flights.board(target, || {
+            let passenger = flights.board(target, Priority::Interactive, |urgency| {
                 is_ours = true;
-                self.clone().renew(target.clone(), overrides.clone())
+                self.clone().renew(target.clone(), overrides.clone(), urgency)
             })?;
             match passenger.land(None).await {
                 // It is overdue: who knows when it ends.
@@ -50,14 +50,14 @@ impl TargetLoads {
         self.room.begin_remove(&ArchiveKey::Target(target.clone()), UnloadReason::Request);
     }
 
-    async fn renew(self: Arc<Self>, target: TargetModel, overrides: Overrides) -> Landing {
+    async fn renew(self: Arc<Self>, target: TargetModel, overrides: Overrides, urgency: Urgency) -> Landing {
         let key = ArchiveKey::Target(target.clone());
         let config = match overrides {
             Overrides::None => None,
             Overrides::Config(config) => Some(config),
             Overrides::Files { config, files } => return self.load_given(&target, config, files, key).await,
         };
-        let obtained = self.archives.obtain_newest(&target, None).await?;
+        let obtained = self.archives.obtain_newest(&target, &urgency, None).await?;
         if let Some(config) = config {
             let (name, path) = (stem(&target).to_owned(), obtained.archive.path().to_owned());
             let version = format!("{}+config", obtained.archive.etag()).into();

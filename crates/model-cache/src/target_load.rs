@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use inference::{CacheOutcome, CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use parking_lot::Mutex;
-use repository::{Backoff, Refusals, read_archive};
+use repository::{Backoff, Refusals, Urgency, read_archive};
 
 use crate::archive_load::{ArchiveLoads, Source};
 use crate::archives::{Archives, Obtained};
@@ -52,14 +52,14 @@ impl TargetLoads {
     }
 
     /// Obtains the archive, loads its models, and pins them.
-    pub(crate) async fn load(self: Arc<Self>, target: TargetModel, trace: Option<Trace>) -> Landing {
+    pub(crate) async fn load(self: Arc<Self>, target: TargetModel, urgency: Urgency, trace: Option<Trace>) -> Landing {
         let key = ArchiveKey::Target(target.clone());
         if let Some(pin) = self.room.pin(&key) {
             // Another flight landed between the caller's look and this one's departure.
             let version = pin.version.clone();
             return Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }));
         }
-        let obtained = self.archives.obtain(&target, trace.as_ref()).await?;
+        let obtained = self.archives.obtain(&target, &urgency, trace.as_ref()).await?;
         if let Some(refusal) = self.refusals.lock().check(&target, obtained.archive.etag(), Instant::now()) {
             return Err(refusal);
         }

@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use inference::{Result, TargetModel};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use crate::archive::UnpackLimits;
+use crate::download::Turns;
 use folder::Folder;
 use policy::{ArchiveKey, Departure, Ledger};
 
@@ -36,7 +36,7 @@ pub struct DiskCacheConfig {
     /// How long a bad archive is left alone.
     pub refusal_backoff: Backoff,
     /// Archives that may be downloaded and unpacked at the same time, at least 1; further ones wait for as long as their
-    /// callers do. Each takes a thread of the runtime's blocking pool.
+    /// callers do, the most urgent first. Each takes a thread of the runtime's blocking pool.
     pub concurrent_fetches: usize,
 }
 
@@ -74,8 +74,8 @@ pub struct DiskCache {
     folder: Folder,
     /// Held for short bookkeeping only, never across I/O.
     state: Mutex<State>,
-    /// One permit per archive that may be on its way.
-    fetches: Arc<Semaphore>,
+    /// One for each archive that may be on its way.
+    fetches: Arc<Turns>,
     /// Asked to give a pin up when pins leave no room.
     pin_releaser: OnceLock<PinReleaser>,
     /// Locked as long as the cache lives, so that no second server uses the directory.
@@ -137,7 +137,7 @@ impl DiskCache {
         );
         let refusals = Refusals::new(config.refusal_backoff);
         let state = Mutex::new(State { ledger, refusals });
-        let fetches = Arc::new(Semaphore::new(config.concurrent_fetches.max(1)));
+        let fetches = Turns::new(config.concurrent_fetches);
         let store_location = store_location.to_owned();
         let pin_releaser = OnceLock::new();
         let cache = DiskCache { config, store_location, folder, state, fetches, pin_releaser, _lock: lock };

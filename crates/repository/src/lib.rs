@@ -5,6 +5,7 @@
 
 mod archive;
 mod disk_cache;
+mod download;
 mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -16,6 +17,7 @@ mod store;
 
 pub use archive::UnpackLimits;
 pub use disk_cache::{Backoff, CachedArchive, DiskCache, DiskCacheConfig, FetchTiming, Refusals};
+pub use download::{Priority, Urgency};
 pub use given_files::GivenFiles;
 pub use metric_names::describe_metrics;
 pub use reading::{

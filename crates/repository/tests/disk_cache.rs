@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use inference::ErrorKind;
-use repository::{Backoff, CachedArchive, DiskCache, DiskCacheConfig};
+use repository::{Backoff, CachedArchive, DiskCache, DiskCacheConfig, Priority};
 use setup::{Setup, target, text};
 use test_util::archive::ArchiveBuilder;
 use test_util::s3::MemoryS3;
@@ -286,7 +286,11 @@ fn pinning_works_on_no_file_on_a_thread_that_carries_requests() {
         let (release, busy) = std::sync::mpsc::channel::<()>();
         let blocked = tokio::task::spawn_blocking(move || busy.recv());
         setup.cache.lookup(&a).expect("there");
-        let (again, _) = setup.cache.fetch(&setup.store, &a, &old_info).await.expect("on disk already");
+        let (again, _) = setup
+            .cache
+            .fetch(&setup.store, &a, &old_info, &Priority::Interactive.into())
+            .await
+            .expect("on disk already");
         assert_eq!(again.path(), old.path(), "the old version is current again");
         assert!(new.exists() && used_at().expect("a time") == before, "nothing has touched a file yet");
         release.send(()).expect("still busy");

@@ -12,6 +12,7 @@ use super::policy::ArchiveKey;
 use super::reservation::Reservation;
 use super::{CachedArchive, DiskCache, EvictionReason, FetchTiming, touch};
 use crate::archive::{Source, unpack};
+use crate::download::Urgency;
 use crate::failure::{Failure, Outcome, Reason};
 use crate::store::{ModelStore, ObjectBody, ObjectInfo};
 
@@ -19,7 +20,8 @@ use crate::store::{ModelStore, ObjectBody, ObjectInfo};
 const CHUNKS_IN_FLIGHT: usize = 32;
 
 impl DiskCache {
-    /// Downloads, unpacks and checks the version `info` of an archive, makes room for it, and pins it. Where that version
+    /// Downloads, unpacks and checks the version `info` of an archive, makes room for it, and pins it. Where more are asked
+    /// for at once than may be, the most urgent go first, as they are by then. Where that version
     /// is on disk already nothing is fetched. An older version stays for as long as it is pinned. Dropping the future
     /// stops the download and leaves nothing behind.
     ///
@@ -35,6 +37,7 @@ impl DiskCache {
         store: &Arc<dyn ModelStore>,
         target: &TargetModel,
         info: &ObjectInfo,
+        urgency: &Urgency,
     ) -> Result<(CachedArchive, FetchTiming)> {
         let key = ArchiveKey { target: target.clone(), etag: Arc::clone(&info.etag) };
         if let Some(archive) = self.pin_current(&key) {
@@ -43,7 +46,7 @@ impl DiskCache {
         if let Some(error) = self.state.lock().refusals.check(target, &info.etag, Instant::now()) {
             return Err(error);
         }
-        let outcome = self.download_and_unpack(store, &key, info).await.map_err(|failure| failure.of(target));
+        let outcome = self.download_and_unpack(store, &key, info, urgency).await.map_err(|failure| failure.of(target));
         outcome.inspect(|_| self.state.lock().refusals.forget(target)).map_err(|Failure { reason, error }| {
             let label = reason.label();
             metrics::counter!("panoply_download_failures_total", "reason" => label).increment(1);
@@ -72,8 +75,9 @@ impl DiskCache {
         store: &Arc<dyn ModelStore>,
         key: &ArchiveKey,
         info: &ObjectInfo,
+        urgency: &Urgency,
     ) -> Outcome<(CachedArchive, FetchTiming)> {
-        let permit = Arc::clone(&self.fetches).acquire_owned().await.expect("invariant: never closed");
+        let turn = self.fetches.take(urgency).await;
         let started = Instant::now();
         let deadline = tokio::time::Instant::now() + self.config.download_timeout;
         let timeout = self.config.download_timeout;
@@ -86,7 +90,7 @@ impl DiskCache {
         let (cache, unpacked_key) = (Arc::clone(self), key.clone());
         let unpacking = tokio::task::spawn_blocking(move || {
             // Held here and not by the future, which may be dropped while the thread is still busy.
-            let _permit = permit;
+            let _turn = turn;
             cache.unpack_and_publish(&unpacked_key, source)
         });
         let pumped = tokio::time::timeout_at(deadline, pump(body, &sender)).await;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use inference::{Result, TargetModel};
 use repository::{
-    Backoff, CachedArchive, DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Config, S3Credentials, S3Store,
+    Backoff, CachedArchive, DiskCache, DiskCacheConfig, FolderStore, ModelStore, Priority, S3Config, S3Credentials,
+    S3Store,
 };
 use tempfile::TempDir;
 use test_util::s3::{ACCESS_KEY_ID, MemoryS3, SECRET_ACCESS_KEY};
@@ -70,7 +71,7 @@ impl Setup {
     pub(crate) async fn fetch(&self, key: &str) -> Result<CachedArchive> {
         let target = target(key);
         let info = self.store.head(&target).await?;
-        self.cache.fetch(&self.store, &target, &info).await.map(|(archive, _)| archive)
+        self.cache.fetch(&self.store, &target, &info, &Priority::Interactive.into()).await.map(|(archive, _)| archive)
     }
 
     /// What lies below `staging/` and `entries/`.
