@@ -83,7 +83,8 @@ impl ModelCache {
         }
         let route = self.route(key).or_else(|error| self.composing_model(key).ok_or(error))?;
         let found = self.rows_of(&route);
-        let (route, found) = match self.composing_model(key).filter(|_| found.is_empty()) {
+        let member = if found.is_empty() { self.composing_model(key) } else { None };
+        let (route, found) = match member {
             Some(member) => (member.clone(), self.rows_of(&member)),
             None => (route, found),
         };

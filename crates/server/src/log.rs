@@ -22,14 +22,14 @@ use crate::args::LogFormat;
 /// What is logged more of when a client raises the level: this server's own crates, not the libraries below them.
 const OWN: [&str; 9] = [
     "panoply",
-    "frontend",
-    "model_cache",
-    "scheduler",
-    "repository",
     "inference",
+    "protocol",
+    "repository",
+    "scheduler",
+    "model_cache",
     "backend_onnxruntime",
     "backend_text",
-    "backend_python",
+    "frontend",
 ];
 
 /// Starts logging to standard error.
@@ -209,6 +209,16 @@ mod tests {
         switches.set(LogChange { verbose_level: Some(1), ..LogChange::default() });
         assert_eq!((lets(&switches), switches.level()), ([false, true, true, true, false], LevelFilter::DEBUG));
         assert_eq!(Switches::at(LevelFilter::TRACE).settings().verbose_level, 2);
+    }
+
+    #[test]
+    fn every_crate_of_this_server_is_known() {
+        let workspace = include_str!("../../../Cargo.toml");
+        let crates = workspace.lines().filter(|line| line.contains("{ path = \"crates/"));
+        let names = crates.filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_")));
+        let served: Vec<_> = names.filter(|name| name != "test_util").collect();
+        assert_eq!(OWN[0], "panoply");
+        assert_eq!(served, OWN[1..], "name each crate in `OWN`, in the order of the workspace's Cargo.toml");
     }
 
     #[test]

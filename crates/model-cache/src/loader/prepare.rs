@@ -21,7 +21,7 @@ pub(crate) struct Prepared {
     pub(crate) entry: Option<ModelName>,
     /// What all of them together are expected to take.
     pub(crate) estimate: MemoryUsage,
-    /// A model's configuration states its size, so that the estimate is none.
+    /// The configurations of all models that take memory state their sizes, so that the estimate is none.
     pub(crate) is_stated: bool,
     /// Models in memory that ensembles may be composed of besides those above.
     pub(super) members: ServedModels,
@@ -60,7 +60,7 @@ impl Loader {
             }
         }
         problems.into_result()?;
-        settle_decoupled(&mut completed);
+        settle_decoupled(&mut completed, &members);
         let mut problems = Problems::default();
         let mut kinds = BTreeMap::new();
         for (name, model) in &completed {
@@ -77,7 +77,8 @@ impl Loader {
         });
         let models: Vec<PreparedModel> = models.collect();
         let estimate = total(models.iter().map(|model| &model.estimate));
-        let is_stated = models.iter().any(|prepared| prepared.model.spec.memory_bytes.is_some());
+        let mut loaded = models.iter().filter(|prepared| matches!(prepared.kind, PreparedKind::Backend { .. }));
+        let is_stated = loaded.all(|prepared| prepared.model.spec.memory_bytes.is_some());
         Ok(Prepared { models, entry: repository.entry, estimate, is_stated, members })
     }
 
@@ -116,22 +117,32 @@ impl Loader {
 }
 
 /// An ensemble is decoupled when one of its steps is, as in Triton, whatever its configuration says.
-fn settle_decoupled(models: &mut Completed) {
+fn settle_decoupled(models: &mut Completed, in_memory: &ServedModels) {
     let ensembles: Vec<ModelName> =
         models.values().filter(|model| model.spec.ensemble.is_some()).map(|model| model.spec.name.clone()).collect();
     for name in ensembles {
-        let decoupled = is_decoupled(&name, models, &mut BTreeSet::new());
+        let decoupled = is_decoupled(&name, models, in_memory, &mut BTreeSet::new());
         if let Some(model) = models.get_mut(&name) {
             model.set_decoupled(decoupled);
         }
     }
 }
 
-fn is_decoupled<'m>(name: &'m str, models: &'m Completed, seen: &mut BTreeSet<&'m str>) -> bool {
-    let Some(model) = models.get(name).filter(|_| seen.insert(name)) else { return false };
+fn is_decoupled<'m>(
+    name: &'m str,
+    models: &'m Completed,
+    in_memory: &ServedModels,
+    seen: &mut BTreeSet<&'m str>,
+) -> bool {
+    let Some(model) = models.get(name) else {
+        // What is in memory is settled already.
+        let served = in_memory.get(name).and_then(|versions| find_version(versions, None));
+        return served.is_some_and(|served| served.info.spec.decoupled);
+    };
     match model.spec.ensemble {
+        _ if !seen.insert(name) => false,
         None => model.spec.decoupled,
-        Some(_) => members(&model.spec).any(|member| is_decoupled(member, models, seen)),
+        Some(_) => members(&model.spec).any(|member| is_decoupled(member, models, in_memory, seen)),
     }
 }
 

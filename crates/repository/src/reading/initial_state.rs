@@ -13,22 +13,32 @@ use super::spec::Finding;
 
 /// The directory within a model's that has the files.
 const DIRECTORY: &str = "initial_state";
-/// The largest file of strings; that of numbers must have exactly the state's size.
-const LARGEST_STRINGS: u64 = 64 << 20;
+/// The most that all files of strings have together; those of numbers must have exactly their states' sizes.
+const LARGEST_STRINGS: usize = 64 << 20;
 
 /// Reads the initial states that a model's configuration takes from files; returns what is wrong with them.
 pub(super) fn read(directory: &Path, config: &ModelConfig, spec: &mut ModelSpec) -> Vec<Finding> {
     let Some(SchedulingChoice::SequenceBatching(given)) = &config.scheduling_choice else { return Vec::new() };
     let states = spec.sequence_batching.iter_mut().flat_map(|sequences| &mut sequences.states);
     let mut findings = Vec::new();
+    let mut strings_left = LARGEST_STRINGS;
     for (index, (state, given)) in states.zip(&given.state).enumerate() {
         let Some(StateData::DataFile(file)) =
             given.initial_state.first().and_then(|initial| initial.state_data.clone())
         else {
             continue;
         };
-        match tensor(&directory.join(DIRECTORY).join(&file), state) {
-            Ok(tensor) => state.initial = tensor,
+        let most = match state.datatype {
+            DataType::Bytes => strings_left,
+            _ => state.initial.data().len(),
+        };
+        match tensor(&directory.join(DIRECTORY).join(&file), state, most) {
+            Ok(tensor) => {
+                if tensor.datatype() == DataType::Bytes {
+                    strings_left -= tensor.data().len();
+                }
+                state.initial = tensor;
+            }
             Err(why) => findings.push(Finding {
                 path: format!("sequence_batching.state[{index}].initial_state[0].data_file"),
                 message: format!("cannot read the initial state from \"{DIRECTORY}/{file}\": {why}"),
@@ -38,17 +48,16 @@ pub(super) fn read(directory: &Path, config: &ModelConfig, spec: &mut ModelSpec)
     findings
 }
 
-fn tensor(file: &Path, state: &SequenceState) -> Result<Tensor, String> {
+fn tensor(file: &Path, state: &SequenceState, most: usize) -> Result<Tensor, String> {
     let shape = state.initial.shape().clone();
-    let most = match state.datatype {
-        DataType::Bytes => LARGEST_STRINGS,
-        _ => state.initial.data().len() as u64,
-    };
     let mut data = Vec::new();
-    let read = std::fs::File::open(file).and_then(|file| file.take(most + 1).read_to_end(&mut data));
+    let read = std::fs::File::open(file).and_then(|file| file.take(most as u64 + 1).read_to_end(&mut data));
     read.map_err(|error| error.to_string())?;
-    if data.len() as u64 > most {
-        return Err(format!("the file has more than the {most} bytes that a state of {} {shape} has", state.datatype));
+    if data.len() > most {
+        return Err(format!(
+            "the file has more than the {most} bytes that a state of {} {shape} may have",
+            state.datatype
+        ));
     }
     Tensor::new(state.datatype, shape, Bytes::from(data)).map_err(|error| error.message().to_owned())
 }

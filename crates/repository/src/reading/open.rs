@@ -117,6 +117,10 @@ fn parse(path: &Path, shown: &str, problems: &mut Problems) -> Result<Option<Par
 
 /// Reads a configuration that came with a request to load; `None` after adding to `problems`.
 fn parse_given(text: &str, problems: &mut Problems) -> Option<ParsedConfig> {
+    if text.len() as u64 > LARGEST_CONFIG {
+        problems.add(GIVEN_CONFIG, None, &format!("it is larger than {LARGEST_CONFIG} bytes"));
+        return None;
+    }
     match protocol::parse_model_config_json(text) {
         Ok(config) => Some(ParsedConfig { config, positions: Positions::default() }),
         Err(error) => {

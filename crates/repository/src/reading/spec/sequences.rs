@@ -20,7 +20,7 @@ const PATH: &str = "sequence_batching";
 const DEFAULT_IDLE: Duration = Duration::from_secs(1);
 /// The most sequences that an instance may have at a time.
 const MOST_SEQUENCES: i32 = 65_536;
-/// The largest state of a sequence, in bytes.
+/// The most that all states of a sequence may begin with, in bytes.
 const LARGEST_STATE: usize = 1 << 30;
 
 /// What the scheduler needs of it. A state that begins with a file begins with zeros here.
@@ -30,10 +30,16 @@ pub(super) fn sequences(
     max_batch_size: u32,
     findings: &mut Findings,
 ) -> SequenceBatching {
-    let controls = controls(given, findings);
-    let states: Vec<_> =
-        given.state.iter().enumerate().filter_map(|(index, given)| state(index, given, findings)).collect();
-    check_names(given, config, findings);
+    let counts = [("control_input", given.control_input.len()), ("state", given.state.len())];
+    let counts = counts.map(|(list, count)| tensors::check_count(&format!("{PATH}.{list}"), count, findings));
+    let (controls, states) = match counts {
+        [true, true] => {
+            let made = (controls(given, findings), states(given, findings));
+            check_names(given, config, findings);
+            made
+        }
+        _ => (Vec::new(), Vec::new()),
+    };
     SequenceBatching {
         strategy: strategy(given, max_batch_size, findings),
         max_idle: match given.max_sequence_idle_microseconds {
@@ -170,7 +176,35 @@ fn correlation_id(path: &str, given: &Control, findings: &mut Findings) -> Optio
     datatype.map(SequenceSignal::CorrelationId)
 }
 
-fn state(index: usize, given: &State, findings: &mut Findings) -> Option<SequenceState> {
+fn states(given: &ModelSequenceBatching, findings: &mut Findings) -> Vec<SequenceState> {
+    let before = findings.0.len();
+    let mut total = 0;
+    let sized: Vec<_> =
+        given.state.iter().enumerate().filter_map(|(index, given)| state(index, given, &mut total, findings)).collect();
+    // Nothing is allocated for what is refused.
+    if findings.0.len() > before { Vec::new() } else { sized.into_iter().filter_map(SizedState::with_zeros).collect() }
+}
+
+/// A state, and the shape and bytes that it begins with.
+struct SizedState<'g> {
+    given: &'g State,
+    datatype: DataType,
+    dims: Shape,
+    initial: Shape,
+    bytes: usize,
+}
+
+impl SizedState<'_> {
+    fn with_zeros(self) -> Option<SequenceState> {
+        let SizedState { given, datatype, dims, initial, bytes } = self;
+        let initial = Tensor::new(datatype, initial, Bytes::from(vec![0; bytes])).ok()?;
+        let (input, output) = (given.input_name.as_str().into(), given.output_name.as_str().into());
+        Some(SequenceState { input, output, datatype, dims, initial })
+    }
+}
+
+/// `total` is how many bytes the states before it begin with.
+fn state<'g>(index: usize, given: &'g State, total: &mut usize, findings: &mut Findings) -> Option<SizedState<'g>> {
     let path = format!("{PATH}.state[{index}]");
     let dims = tensors::dims(&path, &given.dims, findings);
     let datatype = tensors::datatype(&path, given.data_type, findings)?;
@@ -183,9 +217,17 @@ fn state(index: usize, given: &State, findings: &mut Findings) -> Option<Sequenc
             return None;
         }
     };
-    let initial = zeros(&path, datatype, initial, findings)?;
-    let (input, output) = (given.input_name.as_str().into(), given.output_name.as_str().into());
-    Some(SequenceState { input, output, datatype, dims, initial })
+    let bytes = initial.element_count().and_then(|count| count.checked_mul(datatype.size().unwrap_or(4)));
+    let together = bytes.and_then(|bytes| bytes.checked_add(*total)).filter(|together| *together <= LARGEST_STATE);
+    let (Some(bytes), Some(together)) = (bytes, together) else {
+        let message = format!(
+            "with a state of shape {initial} the states are larger than {LARGEST_STATE} bytes, the most that is kept of a sequence"
+        );
+        findings.add(format!("{path}.dims"), message);
+        return None;
+    };
+    *total = together;
+    Some(SizedState { given, datatype, dims, initial, bytes })
 }
 
 fn initial_dims(
@@ -214,16 +256,6 @@ fn initial_dims(
         Some(_) => {}
     }
     (findings.0.len() == before).then_some(initial)
-}
-
-fn zeros(path: &str, datatype: DataType, dims: Shape, findings: &mut Findings) -> Option<Tensor> {
-    let bytes = dims.element_count().and_then(|count| count.checked_mul(datatype.size().unwrap_or(4)));
-    let Some(bytes) = bytes.filter(|bytes| *bytes <= LARGEST_STATE) else {
-        let message = format!("a state of shape {dims} is larger than {LARGEST_STATE} bytes, the most that is kept");
-        findings.add(format!("{path}.dims"), message);
-        return None;
-    };
-    Tensor::new(datatype, dims, Bytes::from(vec![0; bytes])).ok()
 }
 
 /// No two inputs, and no two states' outputs, may have one name.

@@ -55,10 +55,11 @@ pub(super) fn outputs(config: &ModelConfig, findings: &mut Findings) -> Vec<Outp
     config.output.iter().enumerate().filter_map(spec).collect()
 }
 
-/// Whether there are not too many inputs, or outputs.
+/// Whether a list of tensors, such as the inputs, is not too long.
 pub(super) fn check_count(list: &str, count: usize, findings: &mut Findings) -> bool {
     if count > MOST_TENSORS {
-        let message = format!("a model cannot have {count} {list}s; at most {MOST_TENSORS} are allowed");
+        let what = list.rsplit('.').next().unwrap_or(list);
+        let message = format!("a model cannot have {count} {what}s; at most {MOST_TENSORS} are allowed");
         findings.add(format!("{list}[{MOST_TENSORS}]"), message);
     }
     count <= MOST_TENSORS

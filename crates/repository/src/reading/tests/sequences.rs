@@ -118,7 +118,7 @@ output { name: 'y' data_type: TYPE_FP32 dims: 1 } sequence_batching {
             "11:73: `dims` of the initial state are [-1]; they must fit the state's [0]",
             "12:27: another state has the output `y`",
             "12:101: \"../x\" must be a path within",
-            "13:65: a state of shape [1000000000000] is larger than",
+            "13:65: with a state of shape [1000000000000] the states are larger than",
             "14:3: `iterative_sequence` is not supported yet (",
         ],
     );
