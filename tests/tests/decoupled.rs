@@ -239,7 +239,7 @@ async fn a_client_that_does_not_read_loses_its_model() {
 }
 
 /// `repeat`, and its values again through `identity`; nothing says that the whole is decoupled.
-fn pipeline(extra: &str) -> Vec<u8> {
+fn pipeline(extra: &str) -> ArchiveBuilder {
     let tensor = |name: &str, datatype: &str, dims: &str| {
         format!("{{ name: \"{name}\" data_type: TYPE_{datatype} dims: [ {dims} ] }}")
     };
@@ -271,25 +271,31 @@ fn pipeline(extra: &str) -> Vec<u8> {
         .directory("again/1")
         .file("pipeline/config.pbtxt", config)
         .directory("pipeline/1")
-        .gzip()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ensemble_answers_as_often_as_its_decoupled_step() {
-    let (store, server, mut client) = serve(|launch| launch).await;
-    store.put("pipeline.tar.gz", &pipeline("max_inflight_requests: 2"));
-    let pipeline = |request| ModelInferRequest { model_name: "pipeline.tar.gz".to_owned(), ..request };
-    let values: Vec<i32> = (0..200).collect();
-    let requests = [with_empty_final(pipeline(ask("p", &values, 0))), pipeline(ask("none", &[], 0))];
-    let answers = all(open(&mut client, stream::iter(requests)).await).await;
-    let mut expected: Vec<_> = values.iter().map(|value| triple("p", *value, false)).collect();
-    expected.push(("p".to_owned(), None, true));
-    assert_eq!(answers, expected);
-    let status = client.model_infer(pipeline(ask("one", &[1], 0))).await.expect_err("it is decoupled");
-    assert_eq!(status.code(), tonic::Code::Unimplemented);
-    let config = server.get("/v2/models/pipeline.tar.gz/config").await.ok().json();
-    assert_eq!(config["model_transaction_policy"], json!({ "decoupled": true }));
-    server.stop().await;
+    let files = pipeline("max_inflight_requests: 2");
+    let (store, repository) = (FolderStore::new(), tempfile::tempdir().expect("a folder"));
+    store.put("pipeline.tar.gz", &files.clone().gzip());
+    tar::Archive::new(&files.tar()[..]).unpack(repository.path()).expect("unpacked");
+    let loose = Launch::new().flag(&format!("--model-repository={}", repository.path().display()));
+    for (name, launch) in [("pipeline.tar.gz", store.launch()), ("pipeline", loose)] {
+        let server = launch.start().await;
+        let mut client = connect(&server).await;
+        let pipeline = |request| ModelInferRequest { model_name: name.to_owned(), ..request };
+        let values: Vec<i32> = (0..200).collect();
+        let requests = [with_empty_final(pipeline(ask("p", &values, 0))), pipeline(ask("none", &[], 0))];
+        let answers = all(open(&mut client, stream::iter(requests)).await).await;
+        let mut expected: Vec<_> = values.iter().map(|value| triple("p", *value, false)).collect();
+        expected.push(("p".to_owned(), None, true));
+        assert_eq!(answers, expected, "{name}");
+        let status = client.model_infer(pipeline(ask("one", &[1], 0))).await.expect_err("it is decoupled");
+        assert_eq!(status.code(), tonic::Code::Unimplemented, "{name}: {status:?}");
+        let config = server.get(&format!("/v2/models/{name}/config")).await.ok().json();
+        assert_eq!(config["model_transaction_policy"], json!({ "decoupled": true }), "{name}");
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
