@@ -90,7 +90,8 @@ def explicit(triton, client, folder):
     assert not client.is_model_ready("whole")
     status = fails(lambda: answer(triton, client, "whole", "Z"), "unknown model: 'whole' has no available versions")
     assert status in ("404", "StatusCode.UNAVAILABLE"), status
-    assert index(client)["echo"] == {"name": "echo", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"}
+    ended = {"name": "echo", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"}
+    until("the end of echo", lambda: index(client)["echo"] == ended)
     client.load_model("echo")
     answer(triton, client, "whole", "Z")
     client.unload_model("whole", unload_dependents=True)
