@@ -15,6 +15,7 @@ mod disk;
 mod encoding;
 mod ensembles;
 mod errors;
+mod eviction;
 mod generate;
 mod grpc;
 mod guarded;

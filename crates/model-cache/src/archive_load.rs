@@ -9,10 +9,12 @@ use parking_lot::Mutex;
 use repository::Repository;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::clock::now;
 use crate::config::ModelCacheConfig;
 use crate::loaded::{Files, LoadedArchive, Pin, ServedModels};
 use crate::loader::{Loaded, Loader, Prepared};
 use crate::metrics::CacheMetrics;
+use crate::residency::Arrival;
 use crate::room::Room;
 use crate::route::ArchiveKey;
 
@@ -91,14 +93,14 @@ impl ArchiveLoads {
     async fn load_uncounted(&self, source: Source) -> Result<Pin> {
         let Source { key, version, read, files, members, kept, overdue, .. } = source;
         let (loader, composed_of) = (self.loader.clone(), served(&members));
-        let prepared = self.in_slot(&key, &overdue, move || loader.prepare(read()?, composed_of)).await?;
+        let (prepared, preparing) = self.in_slot(&key, &overdue, move || loader.prepare(read()?, composed_of)).await?;
         let size_key = (key.clone(), version.clone());
         let learned = self.sizes.lock().get(&size_key).cloned();
         let need = learned.unwrap_or_else(|| self.first_need(&prepared));
         // Without a slot: a load that waits for room must not hold up those that fit.
         let mut reservation = self.room.reserve(&key, need, self.room_timeout).await?;
         let (loader, archive) = (self.loader.clone(), key.name());
-        let loaded = self.in_slot(&key, &overdue, move || loader.load(prepared, archive.as_deref())).await?;
+        let (loaded, loading) = self.in_slot(&key, &overdue, move || loader.load(prepared, archive.as_deref())).await?;
         self.sizes.lock().put(size_key, loaded.usage.clone());
         if let Err(error) = reservation.correct(&key, &loaded.usage, self.room_timeout).await {
             // Unloading may block, and must be over before the reservation is given back.
@@ -106,7 +108,8 @@ impl ArchiveLoads {
             return Err(error);
         }
         let Loaded { models, entry, usage } = loaded;
-        Ok(reservation.commit(LoadedArchive { key, version, usage, models, entry, files, members }, kept))
+        let arrival = Arrival { kept, load: preparing + loading };
+        Ok(reservation.commit(LoadedArchive { key, version, usage, models, entry, files, members }, arrival))
     }
 
     fn first_need(&self, prepared: &Prepared) -> MemoryUsage {
@@ -117,14 +120,15 @@ impl ArchiveLoads {
     }
 
     /// Does work that blocks. Work that hangs gives up its slot after the load timeout, so that others can go on; whoever
-    /// waits for it is told, or answered by then (see `flight`).
+    /// waits for it is told, or answered by then (see `flight`). Says how long the work took.
     async fn in_slot<T: Send + 'static>(
         &self,
         key: &ArchiveKey,
         overdue: &Notify,
         work: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    ) -> Result<(T, Duration)> {
         let slot = self.slots.acquire().await.map_err(|_| Error::unavailable("the server is stopping"))?;
+        let started = now();
         let mut working = tokio::task::spawn_blocking(work);
         let done = match tokio::time::timeout(self.load_timeout, &mut working).await {
             Ok(done) => done,
@@ -135,7 +139,7 @@ impl ArchiveLoads {
                 working.await
             }
         };
-        done.unwrap_or_else(|_| Err(panicked(key)))
+        Ok((done.unwrap_or_else(|_| Err(panicked(key)))?, now() - started))
     }
 }
 

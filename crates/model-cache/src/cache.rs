@@ -47,7 +47,7 @@ impl ModelCache {
     /// Not ready until [`ModelCache::accept`].
     pub fn new(config: &ModelCacheConfig, backends: Backends, archives: Option<Archives>) -> Arc<Self> {
         let metrics = CacheMetrics;
-        let room = Room::new(config.budget.clone(), config.after_unload, metrics);
+        let room = Room::new(config, metrics);
         let labels = Arc::new(ModelLabels::new(config.metrics_model_limit, config.metric_options));
         let loader = Arc::new(Loader::new(backends, labels.clone(), config));
         let loads = ArchiveLoads::new(room.clone(), loader, config);

@@ -7,6 +7,8 @@ use std::time::Duration;
 use inference::MemoryUsage;
 use scheduler::{MetricOptions, ResourceLimit, SchedulerConfig};
 
+use crate::policy::EvictionPolicy;
+
 /// Unpacked repositories, and who decides what of them is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct RepositoryConfig {
@@ -46,6 +48,8 @@ pub struct ModelCacheConfig {
     pub response_cache_bytes: Option<u64>,
     /// Bytes that loaded models may take, by device. A device that is not listed takes none.
     pub budget: MemoryUsage,
+    /// Which archives leave memory first when others need the room.
+    pub eviction_policy: EvictionPolicy,
     /// Ordinals of the GPUs that models may be placed on.
     pub gpus: Vec<u32>,
     /// How long a store's answer about an archive on disk is trusted.

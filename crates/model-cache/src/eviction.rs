@@ -1,24 +1,24 @@
-//! Decides which archives leave memory to make room for another. Pure: it knows sizes and order, and does nothing.
+//! Decides which archives leave memory to make room for another. Pure: it knows sizes and an order, and does nothing.
 
 use inference::{Device, MemoryUsage};
 
 /// An archive that is in memory, as far as making room is concerned.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate<K> {
+pub struct Candidate<K> {
     /// Which archive.
-    pub(crate) key: K,
+    pub key: K,
     /// What it takes.
-    pub(crate) usage: MemoryUsage,
-    /// Whether a request (or an operator) holds it; then it stays.
-    pub(crate) pinned: bool,
+    pub usage: MemoryUsage,
+    /// Whether it has to stay for now: a request or an operator holds it, or it is protected.
+    pub pinned: bool,
 }
 
 /// What has to happen before `need` fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RoomPlan<K> {
+pub enum RoomPlan<K> {
     /// Nothing.
     Fits,
-    /// These must be unloaded: the least recently used ones that nobody pins, and no more than needed.
+    /// These must be unloaded: the first in order that nobody pins, and no more than needed.
     Evict(Vec<K>),
     /// It would fit, but what is pinned (or being loaded or unloaded) leaves no room now.
     Blocked(Shortage),
@@ -28,51 +28,57 @@ pub(crate) enum RoomPlan<K> {
 
 /// Which device is too small, and by how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shortage {
+pub struct Shortage {
     /// The device.
-    pub(crate) device: Device,
+    pub device: Device,
     /// Bytes that were asked for on it.
-    pub(crate) needed: u64,
+    pub needed: u64,
     /// Its budget, in bytes.
-    pub(crate) budget: u64,
+    pub budget: u64,
     /// Bytes of the budget that nothing holds.
-    pub(crate) free: u64,
+    pub free: u64,
     /// Bytes held by what is pinned, being loaded, or being unloaded.
-    pub(crate) held: u64,
+    pub held: u64,
 }
 
 /// Plans room for `need`.
 ///
 /// `used` is everything that counts against `budget` now: the candidates, and what is being loaded or unloaded.
-/// `candidates` come least recently used first. A device without a budget has room for nothing.
-pub(crate) fn plan_room<K: Clone>(
+/// `candidates` come in the order in which they should leave, and are asked for no further than needed. A device without a
+/// budget has room for nothing.
+pub fn plan_room<K: Clone>(
     budget: &MemoryUsage,
     used: &MemoryUsage,
     need: &MemoryUsage,
-    candidates: &[Candidate<K>],
+    candidates: impl IntoIterator<Item = Candidate<K>>,
 ) -> RoomPlan<K> {
     if let Some(shortage) = never_fits(budget, used, need) {
         return RoomPlan::Never(shortage);
     }
     let mut missing = missing(budget, used, need);
-    if missing.iter().next().is_none() {
+    if is_nothing(&missing) {
         return RoomPlan::Fits;
     }
-    let mut victims: Vec<&Candidate<K>> = Vec::new();
-    for candidate in candidates.iter().filter(|candidate| !candidate.pinned) {
+    let (mut victims, mut evictable) = (Vec::new(), MemoryUsage::default());
+    for candidate in candidates.into_iter().filter(|candidate| !candidate.pinned) {
+        evictable.add_all(&candidate.usage);
         if missing.iter().any(|(device, _)| candidate.usage.get(device) > 0) {
             missing.remove_all(&candidate.usage);
             victims.push(candidate);
         }
-        if missing.iter().next().is_none() {
+        if is_nothing(&missing) {
             return RoomPlan::Evict(spare_the_unneeded(budget, used, need, victims));
         }
     }
-    RoomPlan::Blocked(blocked(budget, used, need, &missing, candidates))
+    RoomPlan::Blocked(blocked(budget, used, need, &missing, &evictable))
+}
+
+fn is_nothing(usage: &MemoryUsage) -> bool {
+    usage.iter().next().is_none()
 }
 
 /// The first device whose whole budget is smaller than `need`.
-pub(crate) fn never_fits(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) -> Option<Shortage> {
+pub fn never_fits(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) -> Option<Shortage> {
     let (device, needed) = need.iter().find(|(device, bytes)| *bytes > budget.get(*device))?;
     let budget = budget.get(device);
     Some(Shortage { device, needed, budget, free: budget.saturating_sub(used.get(device)), held: 0 })
@@ -87,39 +93,38 @@ fn missing(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) -> Memo
     missing
 }
 
-/// A later, larger victim can make an earlier one unnecessary; the most recently used are spared first.
+/// A later, larger victim can make an earlier one unnecessary; those that should leave last are spared first.
 fn spare_the_unneeded<K: Clone>(
     budget: &MemoryUsage,
     used: &MemoryUsage,
     need: &MemoryUsage,
-    mut victims: Vec<&Candidate<K>>,
+    mut victims: Vec<Candidate<K>>,
 ) -> Vec<K> {
     for index in (0..victims.len()).rev() {
         let mut left = used.clone();
         let others = victims.iter().enumerate().filter(|(other, _)| *other != index);
         others.for_each(|(_, victim)| left.remove_all(&victim.usage));
-        if missing(budget, &left, need).iter().next().is_none() {
+        if is_nothing(&missing(budget, &left, need)) {
             victims.remove(index);
         }
     }
-    victims.into_iter().map(|victim| victim.key.clone()).collect()
+    victims.into_iter().map(|victim| victim.key).collect()
 }
 
-fn blocked<K>(
+fn blocked(
     budget: &MemoryUsage,
     used: &MemoryUsage,
     need: &MemoryUsage,
     missing: &MemoryUsage,
-    candidates: &[Candidate<K>],
+    evictable: &MemoryUsage,
 ) -> Shortage {
     let device = missing.iter().next().map_or(Device::Host, |(device, _)| device);
-    let evictable: u64 = candidates.iter().filter(|c| !c.pinned).map(|c| c.usage.get(device)).sum();
     Shortage {
         device,
         needed: need.get(device),
         budget: budget.get(device),
         free: budget.get(device).saturating_sub(used.get(device)),
-        held: used.get(device).saturating_sub(evictable),
+        held: used.get(device).saturating_sub(evictable.get(device)),
     }
 }
 
@@ -140,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn evicts_the_least_recently_used_and_no_more_than_needed() {
+    fn evicts_in_order_and_no_more_than_needed() {
         let candidates = [candidate(0, 1, 0, false), candidate(1, 2, 0, true), candidate(2, 5, 0, false)];
-        let plan = |need| plan_room(&usage(10, 0), &usage(8, 0), &usage(need, 0), &candidates);
+        let plan = |need| plan_room(&usage(10, 0), &usage(8, 0), &usage(need, 0), candidates.clone());
         assert_eq!(plan(2), RoomPlan::Fits);
         assert_eq!(plan(3), RoomPlan::Evict(vec![0]));
         assert_eq!(plan(4), RoomPlan::Evict(vec![2]), "the larger one alone is enough");
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn devices_are_counted_apart() {
         let candidates = [candidate(0, 4, 0, false), candidate(1, 0, 4, false)];
-        let plan = plan_room(&usage(4, 4), &usage(4, 4), &usage(0, 1), &candidates);
+        let plan = plan_room(&usage(4, 4), &usage(4, 4), &usage(0, 1), candidates);
         assert_eq!(plan, RoomPlan::Evict(vec![1]));
     }
 
@@ -179,7 +184,7 @@ mod tests {
             };
             let fits = |without: &[usize]| missing(&budget, &left_after(without), &need).iter().next().is_none();
             let unpinned: Vec<usize> = candidates.iter().filter(|c| !c.pinned).map(|c| c.key).collect();
-            match plan_room(&budget, &used, &need, &candidates) {
+            match plan_room(&budget, &used, &need, candidates.clone()) {
                 RoomPlan::Fits => prop_assert!(fits(&[])),
                 RoomPlan::Evict(victims) => {
                     prop_assert!(victims.iter().all(|victim| unpinned.contains(victim)));

@@ -10,6 +10,7 @@ use repository::{Priority, Urgency};
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
+use crate::clock::now;
 use crate::loaded::Pin;
 use crate::metrics::CacheMetrics;
 
@@ -70,7 +71,7 @@ impl Flights {
         }
         let (sender, landing) = watch::channel(None);
         let urgency = Urgency::from(priority);
-        let due = Instant::now() + self.longest;
+        let due = now() + self.longest;
         let flight = Flight { landing, due, urgency: urgency.clone(), waiting: Arc::default() };
         let passenger = self.join(target, &flight);
         flying.insert(target.clone(), flight);
@@ -93,7 +94,7 @@ impl Flights {
             .with_model(target.as_str()));
         }
         self.metrics.waiting(1.0);
-        Ok(Passenger { target: target.clone(), flight: flight.clone(), metrics: self.metrics, since: Instant::now() })
+        Ok(Passenger { target: target.clone(), flight: flight.clone(), metrics: self.metrics, since: now() })
     }
 }
 
@@ -123,7 +124,7 @@ impl Passenger {
 impl Drop for Passenger {
     fn drop(&mut self) {
         self.metrics.waiting(-1.0);
-        self.metrics.waited(self.since.elapsed());
+        self.metrics.waited(now() - self.since);
     }
 }
 
@@ -181,7 +182,7 @@ mod tests {
         let board = || flights.board(&target(), Priority::Interactive, |_| slow(Arc::default()));
         let first = board().expect("room for one");
         assert_eq!(board().err().expect("no room for two").kind(), ErrorKind::Overloaded);
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = now() + Duration::from_secs(1);
         assert_eq!(first.land(Some(deadline)).await.err().expect("late").kind(), ErrorKind::DeadlineExceeded);
         assert!(board().is_ok(), "who gave up waits no longer");
     }

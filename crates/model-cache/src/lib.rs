@@ -1,23 +1,26 @@
 //! What is in memory: routing, residency, budgets, eviction, load and unload.
 //!
 //! The request path is [`ModelCache`]'s `infer` (in `cache`): route, pin or load, find, run. What decides is pure and
-//! stands apart: `route`, `eviction`, `residency`, `placement`.
+//! stands apart: `route`, `policy`, `eviction`, `protection`, `residency`, `placement`.
 
 mod archive_load;
 mod archives;
 mod backends;
 mod cache;
+mod clock;
 mod config;
 mod control;
 mod devices;
-mod eviction;
+pub mod eviction;
 mod flight;
 mod loaded;
 mod loader;
 mod metrics;
 mod overrides;
 mod placement;
+pub mod policy;
 mod problems;
+mod protection;
 mod registered;
 mod repositories;
 mod residency;

@@ -52,8 +52,8 @@ pub(crate) struct CacheMetrics;
 
 impl CacheMetrics {
     /// Makes every series of a closed set exist from the start, so that rates and alerts see the first event.
-    pub(crate) fn start(self, budget: &MemoryUsage) {
-        self.budget(budget);
+    pub(crate) fn start(self, residency: &Residency) {
+        self.budget(residency.budget());
         for tier in [CacheTier::Memory, CacheTier::Disk, CacheTier::Store] {
             counter!("panoply_cache_requests_total", "tier" => tier.name()).increment(0);
             counter!("panoply_model_loads_total", "tier" => tier.name()).increment(0);
@@ -68,7 +68,7 @@ impl CacheMetrics {
             counter!("panoply_model_load_failures_total", "reason" => kind.name()).increment(0);
         }
         counter!("panoply_model_unload_failures_total").increment(0);
-        self.used(&Residency::new(budget.clone()));
+        self.used(residency);
     }
 
     fn budget(self, budget: &MemoryUsage) {

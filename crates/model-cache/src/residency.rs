@@ -3,21 +3,26 @@
 //! Invariant: `used` is the sum over `resident`, plus what reservations and unloads hold. An archive is in `resident`
 //! exactly while requests can find it; it leaves only when nobody pins it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use inference::{Device, MemoryUsage};
-use lru::LruCache;
 
 use crate::eviction::{Candidate, RoomPlan, Shortage, never_fits, plan_room};
 use crate::loaded::LoadedArchive;
+use crate::policy::{Departure, EvictionPolicy, LoadCost, Ranking};
+use crate::protection::Protection;
 use crate::route::ArchiveKey;
 
 /// The archives in memory. Pure state: whoever owns it locks it, logs and unloads.
 pub(crate) struct Residency {
     budget: MemoryUsage,
     used: MemoryUsage,
-    resident: LruCache<ArchiveKey, Resident>,
+    /// Invariant: `ranking` ranks exactly these.
+    resident: HashMap<ArchiveKey, Resident>,
+    ranking: Ranking<ArchiveKey>,
+    longest_protection: Duration,
     unloading: BTreeMap<ArchiveKey, usize>,
 }
 
@@ -25,12 +30,29 @@ struct Resident {
     archive: Arc<LoadedArchive>,
     /// An operator asked for it: never evicted.
     kept: bool,
+    protection: Protection,
+}
+
+/// How an archive came into memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// An operator asked for it: never evicted.
+    pub(crate) kept: bool,
+    /// How long loading took, waiting excluded.
+    pub(crate) load: Duration,
 }
 
 impl Residency {
-    pub(crate) fn new(budget: MemoryUsage) -> Self {
-        let used = MemoryUsage::default();
-        Residency { budget, used, resident: LruCache::unbounded(), unloading: BTreeMap::new() }
+    /// Nothing is resident. No archive is protected for longer than `longest_protection`.
+    pub(crate) fn new(budget: MemoryUsage, policy: EvictionPolicy, longest_protection: Duration) -> Self {
+        Residency {
+            budget,
+            used: MemoryUsage::default(),
+            resident: HashMap::new(),
+            ranking: Ranking::new(policy),
+            longest_protection,
+            unloading: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn budget(&self) -> &MemoryUsage {
@@ -42,19 +64,22 @@ impl Residency {
         self.used.get(device)
     }
 
-    /// The archive, now the most recently used.
-    pub(crate) fn touch(&mut self, key: &ArchiveKey) -> Option<&Arc<LoadedArchive>> {
+    /// The archive, for a request that uses it.
+    pub(crate) fn touch(&mut self, key: &ArchiveKey, now: Instant) -> Option<&Arc<LoadedArchive>> {
+        let resident = self.resident.get_mut(key)?;
+        resident.protection.used(now);
+        self.ranking.used(key, now);
+        Some(&resident.archive)
+    }
+
+    /// The archive, for whoever only looks.
+    pub(crate) fn peek(&self, key: &ArchiveKey) -> Option<&Arc<LoadedArchive>> {
         self.resident.get(key).map(|resident| &resident.archive)
     }
 
-    /// The archive, its order of use unchanged.
-    pub(crate) fn peek(&self, key: &ArchiveKey) -> Option<&Arc<LoadedArchive>> {
-        self.resident.peek(key).map(|resident| &resident.archive)
-    }
-
-    /// Every resident archive, most recently used first.
+    /// Every resident archive, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<LoadedArchive>> {
-        self.resident.iter().map(|(_, resident)| &resident.archive)
+        self.resident.values().map(|resident| &resident.archive)
     }
 
     /// Models of archives that hold memory on a device.
@@ -73,9 +98,15 @@ impl Residency {
     }
 
     /// What must happen before `need` fits; changes nothing.
-    pub(crate) fn plan(&self, need: &MemoryUsage) -> RoomPlan<ArchiveKey> {
-        let candidates: Vec<_> = self.resident.iter().rev().map(|(key, resident)| candidate(key, resident)).collect();
-        plan_room(&self.budget, &self.used, need, &candidates)
+    pub(crate) fn plan(&mut self, need: &MemoryUsage, now: Instant) -> RoomPlan<ArchiveKey> {
+        let Residency { budget, used, resident, ranking, .. } = self;
+        let in_order = ranking.in_order().filter_map(|key| candidate(key, resident, now));
+        plan_room(budget, used, need, in_order)
+    }
+
+    /// When the next protection ends, if no more requests come.
+    pub(crate) fn next_unprotected(&self, now: Instant) -> Option<Instant> {
+        self.resident.values().filter_map(|resident| resident.protection.ends(now)).min()
     }
 
     /// The device on which `need` can never fit, whatever is unloaded.
@@ -96,36 +127,58 @@ impl Residency {
     /// Makes an archive findable; its bytes must be held already. Returns the one that it takes the place of, whose bytes
     /// stay held until [`Residency::unloaded`].
     #[must_use]
-    pub(crate) fn insert(&mut self, archive: Arc<LoadedArchive>, kept: bool) -> Option<Arc<LoadedArchive>> {
+    pub(crate) fn insert(
+        &mut self,
+        archive: Arc<LoadedArchive>,
+        arrival: Arrival,
+        now: Instant,
+    ) -> Option<Arc<LoadedArchive>> {
         let replaced = self.withdraw(&archive.key);
-        self.resident.put(archive.key.clone(), Resident { archive, kept });
+        let bytes = archive.usage.iter().map(|(_, bytes)| bytes).sum();
+        self.ranking.loaded(archive.key.clone(), LoadCost { bytes, seconds: arrival.load.as_secs_f64() }, now);
+        let protection = Protection::new(arrival.load, self.longest_protection, now);
+        self.resident.insert(archive.key.clone(), Resident { archive, kept: arrival.kept, protection });
         replaced
     }
 
-    /// Takes an archive out so that it can be unloaded, unless somebody pins it. Its bytes stay held until
-    /// [`Residency::unloaded`].
+    /// Takes an archive out so that it can be unloaded for the room that it holds, unless somebody pins it. Its bytes stay
+    /// held until [`Residency::unloaded`].
     pub(crate) fn begin_unload(&mut self, key: &ArchiveKey) -> Option<Arc<LoadedArchive>> {
-        let resident = self.resident.peek(key)?;
+        let resident = self.resident.get(key)?;
         if is_in_use(&resident.archive) {
             return None;
         }
-        *self.unloading.entry(key.clone()).or_default() += 1;
-        self.resident.pop(key).map(|resident| resident.archive)
+        self.take(key, Departure::Evicted)
     }
 
-    /// [`Residency::begin_unload`] of the least recently used archive that nobody pins and that keeps files on disk.
-    pub(crate) fn begin_unload_of_oldest_with_files(&mut self) -> Option<Arc<LoadedArchive>> {
-        let evictable = |resident: &Resident| !resident.kept && !is_in_use(&resident.archive);
-        let mut oldest_first = self.resident.iter().rev();
-        let found = oldest_first.find(|(_, resident)| resident.archive.files.are_cached() && evictable(resident));
-        let key = found.map(|(key, _)| key.clone())?;
-        self.begin_unload(&key)
+    /// [`Residency::begin_unload`] of the first archive in order that nobody pins and that keeps files on disk. Protection
+    /// only puts it behind the others.
+    pub(crate) fn begin_unload_of_files(&mut self, now: Instant) -> Option<Arc<LoadedArchive>> {
+        let Residency { resident, ranking, .. } = self;
+        let has_files = |key: &ArchiveKey| resident.get(key).is_some_and(|r| r.archive.files.are_cached());
+        let (mut unprotected, mut protected) = (None, None);
+        for key in ranking.in_order().filter(has_files) {
+            match &resident[&key] {
+                found if found.kept || is_in_use(&found.archive) => {}
+                found if found.protection.ends(now).is_some() => drop(protected.get_or_insert(key)),
+                _ => {
+                    unprotected = Some(key);
+                    break;
+                }
+            }
+        }
+        self.begin_unload(&unprotected.or(protected)?)
     }
 
     /// Takes an archive out of reach of new requests, whoever still pins it. Its bytes stay held until
     /// [`Residency::unloaded`].
     pub(crate) fn withdraw(&mut self, key: &ArchiveKey) -> Option<Arc<LoadedArchive>> {
-        let resident = self.resident.pop(key)?;
+        self.take(key, Departure::Removed)
+    }
+
+    fn take(&mut self, key: &ArchiveKey, why: Departure) -> Option<Arc<LoadedArchive>> {
+        let resident = self.resident.remove(key)?;
+        self.ranking.left(key, why);
         *self.unloading.entry(key.clone()).or_default() += 1;
         Some(resident.archive)
     }
@@ -142,9 +195,10 @@ impl Residency {
     }
 }
 
-fn candidate(key: &ArchiveKey, resident: &Resident) -> Candidate<ArchiveKey> {
-    let pinned = resident.kept || is_in_use(&resident.archive);
-    Candidate { key: key.clone(), usage: resident.archive.usage.clone(), pinned }
+fn candidate(key: ArchiveKey, resident: &HashMap<ArchiveKey, Resident>, now: Instant) -> Option<Candidate<ArchiveKey>> {
+    let resident = resident.get(&key)?;
+    let pinned = resident.kept || resident.protection.ends(now).is_some() || is_in_use(&resident.archive);
+    Some(Candidate { key, usage: resident.archive.usage.clone(), pinned })
 }
 
 /// Whether somebody pins the archive, or one of its models is in the middle of a sequence. Every pin holds a clone; the
@@ -202,16 +256,17 @@ mod tests {
     proptest! {
         #[test]
         fn the_books_always_balance(events in proptest::collection::vec(event(), 0..80)) {
-            let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100));
+            let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO });
+            let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), EvictionPolicy::Lru, Duration::ZERO);
             let (mut pins, mut unloads, mut withdrawn) = (Vec::new(), Vec::new(), Vec::new());
             for event in events {
                 match event {
                     Event::Load { name, bytes } if residency.peek(&key(name)).is_none() => {
                         let need = MemoryUsage::on(Device::Host, bytes);
-                        match residency.plan(&need) {
+                        match residency.plan(&need, now) {
                             RoomPlan::Fits => {
                                 residency.hold(&need);
-                                prop_assert!(residency.insert(archive(name, bytes), false).is_none());
+                                prop_assert!(residency.insert(archive(name, bytes), arrival, now).is_none());
                             }
                             RoomPlan::Evict(victims) => {
                                 for victim in victims {
@@ -224,14 +279,14 @@ mod tests {
                     Event::Load { .. } => {}
                     Event::Reload { name, bytes } => {
                         let need = MemoryUsage::on(Device::Host, bytes);
-                        if residency.plan(&need) == RoomPlan::Fits {
+                        if residency.plan(&need, now) == RoomPlan::Fits {
                             residency.hold(&need);
-                            let replaced = residency.insert(archive(name, bytes), false);
+                            let replaced = residency.insert(archive(name, bytes), arrival, now);
                             withdrawn.extend(replaced.iter().map(Arc::as_ptr));
                             unloads.extend(replaced);
                         }
                     }
-                    Event::Pin(name) => pins.extend(residency.touch(&key(name)).cloned()),
+                    Event::Pin(name) => pins.extend(residency.touch(&key(name), now).cloned()),
                     Event::Unpin => drop(pins.pop()),
                     Event::FinishUnload => {
                         if let Some(archive) = unloads.pop() {

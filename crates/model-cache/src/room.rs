@@ -8,10 +8,12 @@ use inference::{Error, MemoryUsage, Result};
 use parking_lot::Mutex;
 use tokio::time::timeout_at;
 
+use crate::clock::now;
+use crate::config::ModelCacheConfig;
 use crate::eviction::{RoomPlan, Shortage};
 use crate::loaded::{LoadedArchive, Pin};
 use crate::metrics::CacheMetrics;
-use crate::residency::Residency;
+use crate::residency::{Arrival, Residency};
 use crate::room_signal::RoomSignal;
 use crate::route::ArchiveKey;
 
@@ -66,6 +68,10 @@ const MAX_OVERTAKES: u32 = 16;
 /// How often a load that waits for room looks for it unasked: a sequence that ends by being idle raises no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// What has just been loaded is protected for at most this part of the time that a load waits for room: protection alone
+/// refuses nobody.
+const PROTECTED_PART: u32 = 4;
+
 /// The residency with what carries its plans out. The lock is held for look-ups and book-keeping only, never while
 /// something loads, unloads or waits.
 pub(crate) struct Room {
@@ -80,23 +86,25 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new(budget: MemoryUsage, after_unload: fn(), metrics: CacheMetrics) -> Arc<Self> {
-        metrics.start(&budget);
-        let residency = Mutex::new(Residency::new(budget));
+    pub(crate) fn new(config: &ModelCacheConfig, metrics: CacheMetrics) -> Arc<Self> {
+        let longest_protection = config.room_timeout / PROTECTED_PART;
+        let residency = Residency::new(config.budget.clone(), config.eviction_policy, longest_protection);
+        metrics.start(&residency);
         Arc::new(Room {
-            residency,
+            residency: Mutex::new(residency),
             signal: Arc::default(),
             turn: tokio::sync::Mutex::new(()),
             overtakes: AtomicU32::new(0),
             metrics,
-            after_unload,
+            after_unload: config.after_unload,
         })
     }
 
-    /// Pins an archive that is in memory and makes it the most recently used.
+    /// Pins an archive that is in memory, for a request that uses it.
     pub(crate) fn pin(&self, key: &ArchiveKey) -> Option<Pin> {
+        let now = now();
         let mut residency = self.residency.lock();
-        let archive = residency.touch(key)?.clone();
+        let archive = residency.touch(key, now)?.clone();
         Some(Pin::new(archive, self.signal.clone()))
     }
 
@@ -130,7 +138,7 @@ impl Room {
     /// Holds `need` if that takes no eviction.
     fn hold_if_it_fits(&self, need: &MemoryUsage) -> bool {
         let mut residency = self.residency.lock();
-        let fits = residency.plan(need) == RoomPlan::Fits;
+        let fits = residency.plan(need, now()) == RoomPlan::Fits;
         if fits {
             residency.hold(need);
             self.metrics.used(&residency);
@@ -151,8 +159,8 @@ impl Room {
                 Step::Held => return Ok(()),
                 Step::Evict(victims) => self.unload_all(victims, UnloadReason::Room).await,
                 Step::Refuse(shortage) => return Err(no_room(key, shortage, NEVER_FITS)),
-                Step::Wait(shortage) => {
-                    let again = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
+                Step::Wait(shortage, look_again) => {
+                    let again = deadline.min(look_again.into());
                     if timeout_at(again, raised).await.is_err() && again == deadline {
                         return Err(no_room(key, shortage, IN_USE));
                     }
@@ -164,7 +172,8 @@ impl Room {
     /// Plans and does what can be done under the lock, in one go.
     fn step(&self, need: &MemoryUsage) -> Step {
         let mut residency = self.residency.lock();
-        match residency.plan(need) {
+        let now = now();
+        match residency.plan(need, now) {
             RoomPlan::Fits => {
                 residency.hold(need);
                 self.metrics.used(&residency);
@@ -173,15 +182,18 @@ impl Room {
             RoomPlan::Evict(victims) => {
                 Step::Evict(victims.iter().filter_map(|victim| residency.begin_unload(victim)).collect())
             }
-            RoomPlan::Blocked(shortage) => Step::Wait(shortage),
+            RoomPlan::Blocked(shortage) => {
+                let look_again = now + LOOK_AGAIN;
+                Step::Wait(shortage, residency.next_unprotected(now).map_or(look_again, |end| end.min(look_again)))
+            }
             RoomPlan::Never(shortage) => Step::Refuse(shortage),
         }
     }
 
-    /// Unloads the least recently used archive that nobody pins and that keeps files on disk; `false` when there is none.
+    /// Unloads the first archive in order that nobody pins and that keeps files on disk; `false` when there is none.
     /// Blocks.
     pub(crate) fn evict_for_disk(&self) -> bool {
-        let Some(archive) = self.residency.lock().begin_unload_of_oldest_with_files() else { return false };
+        let Some(archive) = self.residency.lock().begin_unload_of_files(now()) else { return false };
         let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
         drop(archive);
         (self.after_unload)();
@@ -285,7 +297,8 @@ fn is_resident(residency: &Residency, pin: &Pin) -> bool {
 enum Step {
     Held,
     Evict(Vec<Arc<LoadedArchive>>),
-    Wait(Shortage),
+    /// Until something is let go of, or the time has come to look again.
+    Wait(Shortage, Instant),
     Refuse(Shortage),
 }
 
@@ -322,12 +335,12 @@ impl Reservation {
 
     /// Makes the archive resident and pins it; what it takes must have been held by [`Reservation::correct`]. What served
     /// under its key until now is found no longer, and unloaded when its pins are gone.
-    pub(crate) fn commit(mut self, archive: LoadedArchive, kept: bool) -> Pin {
+    pub(crate) fn commit(mut self, archive: LoadedArchive, arrival: Arrival) -> Pin {
         debug_assert_eq!(self.usage, archive.usage);
         self.usage = MemoryUsage::default();
         let archive = Arc::new(archive);
         let mut residency = self.room.residency.lock();
-        let replaced = residency.insert(archive.clone(), kept);
+        let replaced = residency.insert(archive.clone(), arrival, now());
         self.room.metrics.used(&residency);
         drop(residency);
         replaced.into_iter().for_each(|replaced| self.room.retire_later(replaced, UnloadReason::Replaced));

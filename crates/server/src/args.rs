@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime::Duration;
+use model_cache::policy::EvictionPolicy;
 
 use crate::transport::TransportArgs;
 
@@ -41,6 +42,25 @@ pub(crate) enum RateLimit {
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+/// `--eviction-policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Eviction {
+    Lru,
+    #[value(name = "s3-fifo")]
+    S3Fifo,
+    Cost,
+}
+
+impl From<Eviction> for EvictionPolicy {
+    fn from(eviction: Eviction) -> Self {
+        match eviction {
+            Eviction::Lru => EvictionPolicy::Lru,
+            Eviction::S3Fifo => EvictionPolicy::S3Fifo,
+            Eviction::Cost => EvictionPolicy::Cost,
+        }
+    }
 }
 
 /// `--model-control-mode`.
@@ -136,6 +156,10 @@ pub(crate) struct CacheArgs {
     /// The response cache, as Triton is told of it: `local,size=BYTES`
     #[arg(long, env = "PANOPLY_CACHE_CONFIG", value_name = "CACHE,KEY=VALUE")]
     pub(crate) cache_config: Option<String>,
+    /// What leaves memory first: what was used least recently (lru), what is used only once (s3-fifo, which withstands scans), or
+    /// what saves the fewest load seconds per byte (cost)
+    #[arg(long, env = "PANOPLY_EVICTION_POLICY", value_name = "lru|s3-fifo|cost", default_value = "lru")]
+    pub(crate) eviction_policy: Eviction,
     /// How long a load waits for models in use to make room before it is refused
     #[arg(long, env = "PANOPLY_ROOM_TIMEOUT", value_name = "TIME", default_value = "10s")]
     pub(crate) room_timeout: Duration,

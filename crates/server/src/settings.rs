@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use frontend::{HeaderForward, Restrictions};
+use model_cache::policy::EvictionPolicy;
 use model_cache::{InitialModels, ModelControlMode, RepositoryConfig};
 use repository::{S3Config, S3Credentials};
 use scheduler::ResourceLimit;
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) model_memory_bytes: Option<u64>,
     pub(crate) gpu_memory_bytes: Option<u64>,
     pub(crate) response_cache_bytes: Option<u64>,
+    pub(crate) eviction_policy: EvictionPolicy,
     pub(crate) room_timeout: Duration,
     pub(crate) load_concurrency: NonZeroUsize,
     pub(crate) download_concurrency: NonZeroUsize,
@@ -116,6 +118,7 @@ impl Settings {
             model_memory_bytes: cache.model_memory.map(|size| check.positive("--model-memory", size.as_u64())),
             gpu_memory_bytes: cache.gpu_memory.map(|size| size.as_u64()),
             response_cache_bytes: check.option(response_cache::bytes(&cache)),
+            eviction_policy: cache.eviction_policy.into(),
             room_timeout: check.time("--room-timeout", cache.room_timeout),
             load_concurrency: check.count("--load-concurrency", cache.load_concurrency),
             download_concurrency: check.count("--download-concurrency", cache.download_concurrency),

@@ -84,6 +84,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         metric_options: settings.metrics.options,
         response_cache_bytes: settings.response_cache_bytes,
         budget,
+        eviction_policy: settings.eviction_policy,
         gpus: gpus.iter().map(|gpu| gpu.ordinal).collect(),
         store_check_interval: settings.store_check_interval,
         download_timeout: settings.download_timeout,

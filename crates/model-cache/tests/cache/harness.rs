@@ -191,6 +191,7 @@ fn config(budget: u64) -> ModelCacheConfig {
         response_cache_bytes: None,
         metric_options: MetricOptions::default(),
         budget: MemoryUsage::on(Device::Host, budget),
+        eviction_policy: model_cache::policy::EvictionPolicy::default(),
         gpus: Vec::new(),
         store_check_interval: Duration::from_secs(60),
         download_timeout: Duration::from_secs(20),

@@ -1,0 +1,53 @@
+//! What leaves memory first: the policies that can be chosen.
+
+use e2e::{Config, FolderStore, Server, Store, fp32, infer};
+use test_util::archive::ArchiveBuilder;
+
+/// An identity model that claims 10 MiB.
+fn claiming() -> Vec<u8> {
+    let config = Config::new("m", "identity").input("X", "FP32", "-1").output("Y", "FP32", "-1");
+    ArchiveBuilder::new().file("config.pbtxt", config.parameter("memory_bytes", &(10 << 20).to_string()).text()).gzip()
+}
+
+/// Where a request to the model found it.
+async fn ask(server: &Server, target: &str) -> String {
+    server.invoke(target, &infer(&[fp32("X", &[1.0])])).await.ok().cache().to_owned()
+}
+
+/// Where a model that was asked for often is found after a scan through others, with room for three.
+async fn after_a_scan(policy: &str) -> String {
+    let store = FolderStore::new();
+    let targets = ["hot", "a", "b", "c", "d", "e"].map(|name| format!("{name}.tar.gz"));
+    targets.iter().for_each(|target| store.put(target, &claiming()));
+    let launch = store.launch().option("--model-memory", "30MiB").option("--eviction-policy", policy);
+    let server = launch.start().await;
+    for _ in 0..4 {
+        ask(&server, "hot.tar.gz").await;
+    }
+    for target in &targets[1..] {
+        assert_eq!(ask(&server, target).await, "store");
+    }
+    ask(&server, "hot.tar.gz").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_decides_what_a_scan_drives_out() {
+    assert_eq!(after_a_scan("lru").await, "disk", "it was used least recently");
+    assert_eq!(after_a_scan("s3-fifo").await, "memory", "it was used more than once, unlike the others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_policy_serves_more_than_fits() {
+    for policy in ["lru", "s3-fifo", "cost"] {
+        let store = FolderStore::new();
+        let targets: Vec<String> = (0..8).map(|index| format!("m{index}.tar.gz")).collect();
+        targets.iter().for_each(|target| store.put(target, &claiming()));
+        let server = store.launch().option("--model-memory", "30MiB").option("--eviction-policy", policy).start().await;
+        for step in 0..60 {
+            ask(&server, &targets[step * 5 % 7 + step % 2]).await;
+        }
+        let metrics = server.metrics().await;
+        assert_eq!(metrics.sum("panoply_resident_archives", &[]), 3.0, "{policy}");
+        assert!(metrics.sum("panoply_evictions_total", &[("tier", "memory")]) > 0.0, "{policy}");
+    }
+}
