@@ -3,10 +3,10 @@
 use e2e::{Config, FolderStore, Server, Store, fp32, infer};
 use test_util::archive::ArchiveBuilder;
 
-/// An identity model that claims 10 MiB.
-fn claiming() -> Vec<u8> {
+/// An identity model, which takes 4 KiB and says so.
+fn identity() -> Vec<u8> {
     let config = Config::new("m", "identity").input("X", "FP32", "-1").output("Y", "FP32", "-1");
-    ArchiveBuilder::new().file("config.pbtxt", config.parameter("memory_bytes", &(10 << 20).to_string()).text()).gzip()
+    ArchiveBuilder::new().file("config.pbtxt", config.parameter("memory_bytes", "4096").text()).gzip()
 }
 
 /// Where a request to the model found it.
@@ -18,8 +18,8 @@ async fn ask(server: &Server, target: &str) -> String {
 async fn after_a_scan(policy: &str) -> String {
     let store = FolderStore::new();
     let targets = ["hot", "a", "b", "c", "d", "e"].map(|name| format!("{name}.tar.gz"));
-    targets.iter().for_each(|target| store.put(target, &claiming()));
-    let launch = store.launch().option("--model-memory", "30MiB").option("--eviction-policy", policy);
+    targets.iter().for_each(|target| store.put(target, &identity()));
+    let launch = store.launch().option("--model-memory", "12KiB").option("--eviction-policy", policy);
     let server = launch.start().await;
     for _ in 0..4 {
         ask(&server, "hot.tar.gz").await;
@@ -41,8 +41,8 @@ async fn every_policy_serves_more_than_fits() {
     for policy in ["lru", "s3-fifo", "cost"] {
         let store = FolderStore::new();
         let targets: Vec<String> = (0..8).map(|index| format!("m{index}.tar.gz")).collect();
-        targets.iter().for_each(|target| store.put(target, &claiming()));
-        let server = store.launch().option("--model-memory", "30MiB").option("--eviction-policy", policy).start().await;
+        targets.iter().for_each(|target| store.put(target, &identity()));
+        let server = store.launch().option("--model-memory", "12KiB").option("--eviction-policy", policy).start().await;
         for step in 0..60 {
             ask(&server, &targets[step * 5 % 7 + step % 2]).await;
         }
