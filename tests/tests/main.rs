@@ -8,6 +8,7 @@ mod clients;
 mod connections;
 mod container;
 mod crash;
+mod cuda_shared_memory;
 mod decoupled;
 mod decoupled_telemetry;
 mod dialects;

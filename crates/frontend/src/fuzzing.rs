@@ -103,7 +103,7 @@ pub fn settings_body(bytes: &[u8]) -> bool {
 pub fn registration(bytes: &[u8]) -> bool {
     let page = std::str::from_utf8(bytes).is_ok_and(|query| sagemaker::registered_page(&[], query).is_ok());
     let model = sagemaker::parse_registration(bytes, &FrontendConfig::default().registered_roots);
-    page | model.is_ok() | http::parse_region(bytes).is_ok()
+    page | model.is_ok() | http::parse_system_region(bytes).is_ok() | http::parse_cuda_region(bytes).is_ok()
 }
 
 /// The value of any header that is read; whether any was accepted for what it says.

@@ -13,6 +13,7 @@ mod control;
 mod correlation;
 mod datatype;
 mod device;
+mod device_memory;
 mod error;
 pub mod identity;
 mod key;
@@ -43,6 +44,7 @@ pub use control::LoadOverrides;
 pub use correlation::{CorrelationId, SequencePlace};
 pub use datatype::DataType;
 pub use device::{Device, MemoryUsage};
+pub use device_memory::{DeviceMapping, DeviceMemory, DeviceMemoryHandle};
 pub use error::{Error, ErrorKind, Origin, Result};
 pub use key::{ModelKey, ModelName, TargetModel};
 pub use model::{

@@ -1,6 +1,8 @@
 //! Which GPUs there are: the seam that the CUDA driver fills where there is one.
 
-use cudarc::driver::{result, sys};
+use cudarc::driver::result::DriverError;
+
+use crate::cuda::{Driver, Missing};
 
 /// A GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,37 +29,25 @@ pub struct CudaInventory;
 
 impl DeviceInventory for CudaInventory {
     fn gpus(&self) -> Vec<Gpu> {
-        // SAFETY: only looks for the driver's library; calls below are made only when it is there, since cudarc panics
-        // without it.
-        if !unsafe { sys::is_culib_present() } {
-            return Vec::new();
-        }
-        match list() {
-            Ok(gpus) => gpus,
-            Err(error) => {
-                tracing::warn!(?error, "the CUDA driver is there but reports no usable GPU");
-                Vec::new()
-            }
-        }
+        let listed = match Driver::load() {
+            Ok(driver) => list(driver),
+            Err(Missing::Library) => return Vec::new(),
+            Err(Missing::Device(error)) => Err(error),
+        };
+        listed.unwrap_or_else(|error| {
+            tracing::warn!(?error, "the CUDA driver is there but reports no usable GPU");
+            Vec::new()
+        })
     }
 }
 
-fn list() -> Result<Vec<Gpu>, result::DriverError> {
-    result::init()?;
-    (0..result::device::get_count()?).map(describe).collect()
+fn list(driver: Driver) -> Result<Vec<Gpu>, DriverError> {
+    (0..driver.count()?).map(|ordinal| describe(driver, ordinal)).collect()
 }
 
-fn describe(ordinal: i32) -> Result<Gpu, result::DriverError> {
-    let device = result::device::get(ordinal)?;
-    // SAFETY: `device` comes from the driver; the primary context is released again below, on every path.
-    let (free_bytes, total_bytes) = unsafe {
-        let context = result::primary_ctx::retain(device)?;
-        let info = result::ctx::set_current(context).and_then(|()| result::mem_get_info());
-        result::primary_ctx::release(device)?;
-        info?
-    };
-    let name = result::device::get_name(device)?;
-    Ok(Gpu { ordinal: ordinal.unsigned_abs(), name, total_bytes: total_bytes as u64, free_bytes: free_bytes as u64 })
+fn describe(driver: Driver, ordinal: u32) -> Result<Gpu, DriverError> {
+    let (free_bytes, total_bytes) = driver.primary_context(ordinal)?.memory()?;
+    Ok(Gpu { ordinal, name: driver.name(ordinal)?, total_bytes, free_bytes })
 }
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ pub(crate) struct LimitArgs {
     /// How many executions may run at once in the whole server [default: twice the number of cores]
     #[arg(long, env = "PANOPLY_EXECUTION_CONCURRENCY", value_name = "N")]
     pub(crate) execution_concurrency: Option<usize>,
-    /// Whether clients may register shared memory of this machine, and refer to it instead of sending tensors
+    /// Whether clients may register shared memory of this machine and its GPUs, and refer to it instead of sending tensors
     #[arg(
         long,
         env = "PANOPLY_ALLOW_CLIENT_SHM",

@@ -11,8 +11,8 @@ use frontend::{FrontendConfig, ServeConfig, SharedMemory, Tracing};
 use inference::identity::IdentityBackend;
 use inference::repeat::RepeatBackend;
 use inference::square::SquareBackend;
-use inference::{Backend, Device, MemoryUsage};
-use model_cache::{Archives, Backends, CudaInventory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
+use inference::{Backend, Device, DeviceMemory, MemoryUsage};
+use model_cache::{Archives, Backends, CudaInventory, CudaMemory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, UnpackLimits};
 use scheduler::{SchedulerConfig, StreamConfig};
 
@@ -152,9 +152,11 @@ pub(crate) fn frontend_config(settings: &Settings) -> FrontendConfig {
     }
 }
 
-/// The memory that clients may share.
+/// The memory that clients may share; that of GPUs where the CUDA driver can be loaded.
 pub(crate) fn shared_memory(settings: &Settings) -> SharedMemory {
-    settings.client_shm_regions.map_or_else(SharedMemory::off, |regions| SharedMemory::allowed(regions.get()))
+    let Some(regions) = settings.client_shm_regions else { return SharedMemory::off() };
+    let devices = CudaMemory::find().map(|memory| Arc::new(memory) as Arc<dyn DeviceMemory>);
+    SharedMemory::allowed(regions.get(), devices)
 }
 
 /// Which requests are traced.

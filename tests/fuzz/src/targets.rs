@@ -300,6 +300,10 @@ fn registration_seeds() -> Vec<Vec<u8>> {
     texts(&[
         r#"{"model_name":"a","url":"/opt/ml/models/a/model"}"#,
         r#"{"key":"/region","offset":8,"byte_size":64}"#,
+        concat!(
+            r#"{"raw_handle":{"b64":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH"#,
+            r#"BwcHBwcHBwcHBwcHBwcHBwcHBw=="},"device_id":0,"byte_size":64}"#,
+        ),
         "limit=10&next_page_token=YWJj",
     ])
 }

@@ -185,14 +185,14 @@ impl GrpcInferenceService for InferenceGrpc {
         &self,
         request: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
-        reply(shared_memory::cuda_register(&self.app.services.shared_memory, request.into_inner()))
+        reply(shared_memory::cuda_register(&self.app.services.shared_memory, request.into_inner()).await)
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         request: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
-        reply(shared_memory::cuda_unregister(&self.app.services.shared_memory, request.into_inner()))
+        reply(shared_memory::cuda_unregister(&self.app.services.shared_memory, request.into_inner()).await)
     }
 
     async fn trace_setting(

@@ -1,6 +1,7 @@
 //! `SystemSharedMemory*` and `CudaSharedMemory*`.
 
-use inference::Result;
+use inference::{DeviceMemoryHandle, Result};
+use protocol::grpc_service::cuda_shared_memory_status_response::RegionStatus as CudaRegionStatus;
 use protocol::grpc_service::system_shared_memory_status_response::RegionStatus;
 use protocol::grpc_service::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
@@ -9,17 +10,17 @@ use protocol::grpc_service::{
     SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse,
 };
 
-use crate::shared_memory::{Region, SharedMemory};
+use crate::shared_memory::{CudaRegion, SharedMemory, SystemRegion};
 
 pub(super) fn system_status(
     memory: &SharedMemory,
     request: SystemSharedMemoryStatusRequest,
 ) -> Result<SystemSharedMemoryStatusResponse> {
-    let status = |region: Region| {
-        let Region { name, key, offset, byte_size, .. } = region;
+    let status = |region: SystemRegion| {
+        let SystemRegion { name, key, offset, byte_size } = region;
         (name.clone(), RegionStatus { name, key, offset, byte_size })
     };
-    let regions = memory.status(&request.name)?.into_iter().map(status).collect();
+    let regions = memory.system_status(&request.name)?.into_iter().map(status).collect();
     Ok(SystemSharedMemoryStatusResponse { regions })
 }
 
@@ -28,7 +29,7 @@ pub(super) fn system_register(
     request: SystemSharedMemoryRegisterRequest,
 ) -> Result<SystemSharedMemoryRegisterResponse> {
     let SystemSharedMemoryRegisterRequest { name, key, offset, byte_size } = request;
-    memory.register(&name, &key, offset, byte_size)?;
+    memory.system_register(&name, &key, offset, byte_size)?;
     Ok(SystemSharedMemoryRegisterResponse {})
 }
 
@@ -36,7 +37,7 @@ pub(super) fn system_unregister(
     memory: &SharedMemory,
     request: SystemSharedMemoryUnregisterRequest,
 ) -> Result<SystemSharedMemoryUnregisterResponse> {
-    memory.unregister(&request.name)?;
+    memory.system_unregister(&request.name)?;
     Ok(SystemSharedMemoryUnregisterResponse {})
 }
 
@@ -44,22 +45,29 @@ pub(super) fn cuda_status(
     memory: &SharedMemory,
     request: CudaSharedMemoryStatusRequest,
 ) -> Result<CudaSharedMemoryStatusResponse> {
-    memory.cuda_status(&request.name)?;
-    Ok(CudaSharedMemoryStatusResponse::default())
+    let status = |region: CudaRegion| {
+        let CudaRegion { name, device_id, byte_size } = region;
+        (name.clone(), CudaRegionStatus { name, device_id: device_id.into(), byte_size })
+    };
+    let regions = memory.cuda_status(&request.name)?.into_iter().map(status).collect();
+    Ok(CudaSharedMemoryStatusResponse { regions })
 }
 
-pub(super) fn cuda_register(
+pub(super) async fn cuda_register(
     memory: &SharedMemory,
     request: CudaSharedMemoryRegisterRequest,
 ) -> Result<CudaSharedMemoryRegisterResponse> {
-    memory.cuda_register(&request.name)?;
+    let CudaSharedMemoryRegisterRequest { name, raw_handle, device_id, byte_size } = request;
+    memory.check_cuda(&name)?;
+    let handle = DeviceMemoryHandle::try_from(&raw_handle[..]).map_err(|error| error.context("'raw_handle'"))?;
+    memory.cuda_register(name, handle, device_id, byte_size).await?;
     Ok(CudaSharedMemoryRegisterResponse {})
 }
 
-pub(super) fn cuda_unregister(
+pub(super) async fn cuda_unregister(
     memory: &SharedMemory,
-    _: CudaSharedMemoryUnregisterRequest,
+    request: CudaSharedMemoryUnregisterRequest,
 ) -> Result<CudaSharedMemoryUnregisterResponse> {
-    memory.check_allowed()?;
+    memory.cuda_unregister(&request.name).await?;
     Ok(CudaSharedMemoryUnregisterResponse {})
 }

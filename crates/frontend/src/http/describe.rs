@@ -79,6 +79,9 @@ pub(crate) fn extensions(app: &App) -> Vec<&'static str> {
     if app.services.shared_memory.is_allowed() {
         extensions.push("system_shared_memory");
     }
+    if app.services.shared_memory.takes_cuda() {
+        extensions.push("cuda_shared_memory");
+    }
     extensions
 }
 

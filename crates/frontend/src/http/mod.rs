@@ -25,7 +25,7 @@ pub(crate) use self::describe::{extensions, shown_state};
 pub(crate) use self::logging::parse as parse_log_change;
 use self::path::ModelPath;
 pub(crate) use self::path::parse_version;
-pub(crate) use self::shared_memory::parse as parse_region;
+pub(crate) use self::shared_memory::{parse_cuda_region, parse_system_region};
 use self::slashes::Names;
 pub(crate) use self::statistics::{nanoseconds, place};
 pub(crate) use self::trace::edit as parse_trace_edit;

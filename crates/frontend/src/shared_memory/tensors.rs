@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use inference::{DataType, Error, InferResponse, NamedTensor, Result, Shape, Tensor, TensorName};
 
-use super::{Place, Window};
+use super::Place;
+use super::region::Window;
 use crate::admission::BodyShare;
 use crate::codec::WireRequest;
 use crate::infer::off_thread;
@@ -56,8 +57,9 @@ pub(crate) async fn fetch(app: &App, wire: &mut WireRequest, share: &mut BodySha
     check_size(total, &app.config)?;
     share.add(total)?;
     count_copy("shared_memory_in", total);
+    let is_long = total > LONG_COPY || windows.iter().any(|(_, window)| window.waits());
     let read = move || windows.into_iter().map(|(input, window)| read(input, &window)).collect::<Result<Vec<_>>>();
-    let tensors = if total > LONG_COPY { off_thread(read).await } else { read() };
+    let tensors = if is_long { off_thread(read).await } else { read() };
     wire.inputs.extend(tensors?);
     Ok(outputs)
 }
@@ -104,10 +106,11 @@ pub(crate) async fn store(outputs: &[SharedOutput], response: &InferResponse) ->
         return Ok(());
     }
     count_copy("shared_memory_out", total);
+    let is_long = total > LONG_COPY || writes.iter().any(|(output, _)| output.window.waits());
     let write = move || {
         writes.iter().try_for_each(|(output, data)| {
             output.window.write(data).map_err(|error| error.context(format!("output '{}'", output.name)))
         })
     };
-    if total > LONG_COPY { off_thread(write).await } else { write() }
+    if is_long { off_thread(write).await } else { write() }
 }

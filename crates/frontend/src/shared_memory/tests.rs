@@ -6,6 +6,13 @@ use rustix::shm;
 
 use super::*;
 
+mod cuda;
+
+/// On a machine without GPUs.
+fn allowed(max_regions: usize) -> SharedMemory {
+    SharedMemory::allowed(max_regions, Err(Error::unsupported("there is no driver")))
+}
+
 /// An object that goes away with the test.
 struct Shared {
     key: String,
@@ -36,10 +43,10 @@ fn place(region: &str, offset: u64, byte_size: u64) -> Place {
 #[test]
 fn a_region_is_read_and_written_within_its_bounds() {
     let shared = Shared::new(b"0123456789");
-    let memory = SharedMemory::allowed(2);
-    memory.register("r", &shared.key, 2, 6).expect("within the object");
+    let memory = allowed(2);
+    memory.system_register("r", &shared.key, 2, 6).expect("within the object");
     // As shm_open: the slash may be missing.
-    memory.register("all", &shared.key[1..], 0, 10).expect("within the object");
+    memory.system_register("all", &shared.key[1..], 0, 10).expect("within the object");
     let window = memory.find(&place("r", 1, 4)).expect("within the region");
     let read = window.read().expect("there");
     assert_eq!(read, "3456");
@@ -52,34 +59,34 @@ fn a_region_is_read_and_written_within_its_bounds() {
         assert_eq!(error.message(), format!("{part} shared memory region: 'r'"));
     }
     assert!(memory.find(&place("r", 1, u64::MAX)).is_err());
-    let names: Vec<String> = memory.status("").expect("all").into_iter().map(|region| region.name).collect();
+    let names: Vec<String> = memory.system_status("").expect("all").into_iter().map(|region| region.name).collect();
     assert_eq!(names, ["all", "r"]);
 }
 
 #[test]
 fn what_cannot_be_registered_is_told_as_triton_tells_it() {
     let shared = Shared::new(&[0; 16]);
-    let memory = SharedMemory::allowed(1);
+    let memory = allowed(1);
     for key in ["/no-such-object", "", "/", "/../passwd", "a/b", "/."] {
-        let error = memory.register("r", key, 0, 1).expect_err("no object");
+        let error = memory.system_register("r", key, 0, 1).expect_err("no object");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{key}: {error}");
         assert!(error.message().starts_with(&format!("Unable to open shared memory region: '{key}'")), "{error}");
     }
     for (offset, size) in [(0, 17), (16, 1), (u64::MAX, 2), (0, u64::MAX), (0, 0)] {
-        let error = memory.register("r", &shared.key, offset, size).expect_err("too much");
+        let error = memory.system_register("r", &shared.key, offset, size).expect_err("too much");
         assert!(error.message().starts_with("failed to register shared memory region 'r': invalid args"), "{error}");
     }
-    memory.register("r", &shared.key, 0, 16).expect("fits");
-    let error = memory.register("r", &shared.key, 0, 16).expect_err("twice");
+    memory.system_register("r", &shared.key, 0, 16).expect("fits");
+    let error = memory.system_register("r", &shared.key, 0, 16).expect_err("twice");
     assert_eq!(error.message(), "shared memory region 'r' already in manager");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-    let error = memory.register("s", &shared.key, 0, 16).expect_err("one too many");
+    let error = memory.system_register("s", &shared.key, 0, 16).expect_err("one too many");
     assert!(error.message().contains("--max-client-shm-regions"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Overloaded);
-    memory.unregister("nope").expect("as Triton");
-    memory.unregister("").expect("all");
-    memory.register("s", &shared.key, 0, 16).expect("room again");
-    let error = memory.status("r").expect_err("gone");
+    memory.system_unregister("nope").expect("as Triton");
+    memory.system_unregister("").expect("all");
+    memory.system_register("s", &shared.key, 0, 16).expect("room again");
+    let error = memory.system_status("r").expect_err("gone");
     assert_eq!(error.message(), "Unable to find system shared memory region: 'r'");
     assert_eq!(memory.find(&place("r", 0, 1)).expect_err("gone").kind(), ErrorKind::NotFound);
 }
@@ -87,10 +94,10 @@ fn what_cannot_be_registered_is_told_as_triton_tells_it() {
 #[test]
 fn an_object_that_is_cut_short_or_taken_away_is_an_error_and_no_more() {
     let shared = Shared::new(&[7; 8192]);
-    let memory = SharedMemory::allowed(1);
-    memory.register("r", &shared.key, 0, 8192).expect("fits");
+    let memory = allowed(1);
+    memory.system_register("r", &shared.key, 0, 8192).expect("fits");
     let window = memory.find(&place("r", 0, 8192)).expect("there");
-    memory.unregister("r").expect("known");
+    memory.system_unregister("r").expect("known");
     drop(memory);
     assert_eq!(window.read().expect("requests at work keep it"), vec![7; 8192]);
     ftruncate(&shared.file, 100).expect("the client's right");
@@ -105,9 +112,9 @@ fn an_object_that_is_cut_short_or_taken_away_is_an_error_and_no_more() {
 fn where_it_is_off_everything_is_refused() {
     let memory = SharedMemory::off();
     let errors = [
-        memory.register("r", "/r", 0, 1).expect_err("off"),
-        memory.unregister("").expect_err("off"),
-        memory.status("").map(drop).expect_err("off"),
+        memory.system_register("r", "/r", 0, 1).expect_err("off"),
+        memory.system_unregister("").expect_err("off"),
+        memory.system_status("").map(drop).expect_err("off"),
         memory.find(&place("r", 0, 1)).map(drop).expect_err("off"),
     ];
     for error in errors {

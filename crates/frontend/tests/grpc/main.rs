@@ -1,6 +1,7 @@
 //! The gRPC port over real sockets, with models that the tests control.
 
 mod calls;
+mod cuda;
 mod ends;
 #[path = "../http/fake.rs"]
 mod fake;
@@ -40,13 +41,22 @@ async fn start() -> Running {
 }
 
 async fn start_with(admission: Admission, config: FrontendConfig, serve: ServeConfig) -> Running {
+    start_sharing(SharedMemory::off(), admission, config, serve).await
+}
+
+async fn start_sharing(
+    shared_memory: SharedMemory,
+    admission: Admission,
+    config: FrontendConfig,
+    serve: ServeConfig,
+) -> Running {
     let fake = Fake::new();
     let services = Services {
         inference: fake.clone(),
         control: fake.clone(),
         log: fake.clone(),
         admission,
-        shared_memory: SharedMemory::off(),
+        shared_memory,
         tracing: frontend::Tracing::default(),
     };
     let (drain, closing) = (CancellationToken::new(), CancellationToken::new());

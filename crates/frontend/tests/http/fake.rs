@@ -354,13 +354,28 @@ pub async fn start_tracing(
     config: FrontendConfig,
     serve: ServeConfig,
 ) -> Running {
+    start_all(SharedMemory::off(), tracing, admission, config, serve).await
+}
+
+pub async fn start_sharing(shared_memory: SharedMemory) -> Running {
+    let (admission, config, serve) = (Admission::default(), FrontendConfig::default(), ServeConfig::default());
+    start_all(shared_memory, Tracing::default(), admission, config, serve).await
+}
+
+async fn start_all(
+    shared_memory: SharedMemory,
+    tracing: Tracing,
+    admission: Admission,
+    config: FrontendConfig,
+    serve: ServeConfig,
+) -> Running {
     let fake = Fake::new();
     let services = Services {
         inference: fake.clone(),
         control: fake.clone(),
         log: fake.clone(),
         admission,
-        shared_memory: SharedMemory::off(),
+        shared_memory,
         tracing,
     };
     let drain = CancellationToken::new();

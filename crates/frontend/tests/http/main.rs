@@ -2,6 +2,7 @@
 
 mod binary;
 mod bounds;
+mod cuda;
 mod encoding;
 mod fake;
 mod generate;

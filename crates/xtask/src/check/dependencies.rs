@@ -54,7 +54,7 @@ const OWNED: [(&str, &[&str], &str); 14] = [
     ("tokio-rustls", &["frontend"], "only `frontend` serves sockets"),
     ("prost", &["protocol", "frontend"], "protobuf is a wire format"),
     ("prost-reflect", &["protocol"], "protobuf is a wire format"),
-    ("cudarc", &["model-cache"], "GPU budgets belong to the model cache"),
+    ("cudarc", &["model-cache"], "only the model cache calls the CUDA driver; others use `inference::DeviceMemory`"),
     (
         "tokio",
         &["repository", "scheduler", "model-cache", "frontend", "server", "test-util"],
