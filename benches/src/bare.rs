@@ -54,6 +54,7 @@ fn artifact(model: &RepositoryModel) -> Result<ModelArtifact> {
         version,
         directory: model.directory.clone(),
         version_directory: model.version_directory(version),
+        immutable: true,
     })
 }
 

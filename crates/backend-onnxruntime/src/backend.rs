@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use inference::{
     Backend, Device, Error, InstanceKind, LoadedModel, MemoryUsage, ModelArtifact, ModelInstance, ModelSpec, Placement,
-    Result,
+    Result, Weights,
 };
 use ort::session::Session;
 
 use crate::environment::Runtime;
 use crate::instance::SessionInstance;
+use crate::mapping::MappedWeights;
 use crate::session::{LoadedSession, Purpose, open};
-use crate::{OnnxRuntimeConfig, complete, environment, memory, metrics, port, providers};
+use crate::{OnnxRuntimeConfig, complete, environment, host, memory, metrics, port, providers};
 
 /// Runs ONNX models.
 pub struct OnnxRuntimeBackend {
     runtime: Runtime,
     require_gpu: bool,
     gpus: Vec<u32>,
+    weights: Weights,
 }
 
 impl OnnxRuntimeBackend {
@@ -36,7 +38,8 @@ impl OnnxRuntimeBackend {
     /// when the process runs another library already.
     pub fn start(config: OnnxRuntimeConfig) -> Result<Arc<Self>> {
         let runtime = environment::start(&config)?;
-        Ok(Arc::new(OnnxRuntimeBackend { runtime, require_gpu: config.require_gpu, gpus: config.gpus }))
+        let OnnxRuntimeConfig { require_gpu, gpus, weights, .. } = config;
+        Ok(Arc::new(OnnxRuntimeBackend { runtime, require_gpu, gpus, weights }))
     }
 
     fn open_on_gpu(&self, spec: &ModelSpec, file: &Path, ordinal: u32) -> Result<Session> {
@@ -77,9 +80,14 @@ impl Backend for OnnxRuntimeBackend {
         complete::complete(&model.spec, &port::signature(&session))
     }
 
-    /// Three halves of the files' size, once for all instances on the host and once for each on a GPU.
-    fn estimate(&self, _: &ModelArtifact, file_bytes: u64, placement: &Placement) -> MemoryUsage {
-        memory::estimate(file_bytes, placement)
+    /// Three halves of the files' size, once for all instances on the host and once for each on a GPU; on the host next to
+    /// nothing where weights stay in their files.
+    fn estimate(&self, model: &ModelArtifact, file_bytes: u64, placement: &Placement) -> MemoryUsage {
+        let in_files = match host::wanted(model, self.weights) {
+            Weights::Private => None,
+            Weights::Mapped | Weights::Auto => host::estimate_in_files(&model.file(Self::DEFAULT_FILE)),
+        };
+        memory::estimate(file_bytes, in_files, placement)
     }
 
     fn load(&self, model: &ModelArtifact, placement: &Placement) -> Result<LoadedModel> {
@@ -89,6 +97,7 @@ impl Backend for OnnxRuntimeBackend {
             spec: &model.spec,
             file_bytes: memory::file_bytes(&file),
             file,
+            weights: host::wanted(model, self.weights),
             parts: Parts::default(),
         }
         .load(placement)
@@ -101,6 +110,7 @@ struct Loading<'a> {
     spec: &'a ModelSpec,
     file: PathBuf,
     file_bytes: u64,
+    weights: Weights,
     parts: Parts,
 }
 
@@ -134,15 +144,12 @@ impl Loading<'_> {
         if let Some(session) = &self.parts.host {
             return Ok(session.clone());
         }
-        let providers = providers::host(self.spec);
-        let Runtime { environment, arena } = &self.backend.runtime;
-        let entered = arena.enter();
-        let before = arena.in_use();
-        let session = open(environment, self.spec, &self.file, &providers, Purpose::Run)?;
-        let added = arena.in_use().saturating_sub(before);
-        let bytes = memory::of_session(entered.was_alone().then_some(added), self.file_bytes);
-        drop(entered);
-        let session = self.finish(session, Device::Host, bytes)?;
+        let runtime = &self.backend.runtime;
+        let opened = match self.weights {
+            Weights::Private => host::open_private(runtime, self.spec, &self.file, self.file_bytes)?,
+            Weights::Mapped | Weights::Auto => host::open_in_files(runtime, self.spec, &self.file, self.file_bytes)?,
+        };
+        let session = self.finish(opened.session, opened.weights, Device::Host, opened.bytes)?;
         self.parts.host = Some(session.clone());
         Ok(session)
     }
@@ -151,7 +158,7 @@ impl Loading<'_> {
         match self.backend.open_on_gpu(self.spec, &self.file, ordinal) {
             Ok(session) => {
                 let bytes = memory::of_session(memory::on_gpu(&session, ordinal), self.file_bytes);
-                self.finish(session, Device::Gpu(ordinal), bytes)
+                self.finish(session, None, Device::Gpu(ordinal), bytes)
             }
             Err(error) => {
                 self.fall_back(error.message())?;
@@ -169,8 +176,14 @@ impl Loading<'_> {
     }
 
     /// Checks a new session against the configuration and counts its memory.
-    fn finish(&mut self, session: Session, device: Device, bytes: u64) -> Result<Arc<LoadedSession>> {
-        let session = LoadedSession::new(session, self.backend.runtime.arena.clone(), self.spec)?;
+    fn finish(
+        &mut self,
+        session: Session,
+        weights: Option<MappedWeights>,
+        device: Device,
+        bytes: u64,
+    ) -> Result<Arc<LoadedSession>> {
+        let session = LoadedSession::new(session, weights, self.backend.runtime.arena.clone(), self.spec)?;
         self.parts.memory.add(device, bytes);
         Ok(Arc::new(session))
     }

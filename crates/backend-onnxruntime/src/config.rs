@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use inference::Weights;
+
 /// How to start the backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OnnxRuntimeConfig {
@@ -12,6 +14,8 @@ pub struct OnnxRuntimeConfig {
     pub intra_op_threads: Option<NonZeroUsize>,
     /// Refuse a model that is meant for a GPU and cannot run there, instead of running it on the host.
     pub require_gpu: bool,
+    /// Where weights are, for models that do not say it themselves.
+    pub weights: Weights,
     /// The CUDA ordinals of the GPUs that models may be placed on.
     pub gpus: Vec<u32>,
 }

@@ -4,7 +4,7 @@
 //! on the host share one session (its `Run` is thread-safe there), so `instance_group.count` bounds concurrency and costs
 //! no memory; each instance on a GPU has a session of its own. All sessions share one memory arena on the host. A batch of several requests is run request by request.
 //!
-//! Unsafe code is confined to `arena.rs`, `value.rs`, `run.rs`, `port.rs` and `memory.rs`.
+//! Unsafe code is confined to `arena.rs`, `value.rs`, `run.rs`, `port.rs`, `mapping.rs` and `memory.rs`.
 
 mod arena;
 mod backend;
@@ -12,7 +12,9 @@ mod complete;
 mod config;
 mod datatype;
 mod environment;
+mod host;
 mod instance;
+mod mapping;
 mod memory;
 mod metrics;
 mod port;
@@ -20,8 +22,10 @@ mod providers;
 mod run;
 mod session;
 mod signature;
+mod skeleton;
 mod value;
 mod verify;
+mod wire;
 
 pub use backend::OnnxRuntimeBackend;
 pub use config::OnnxRuntimeConfig;

@@ -17,12 +17,16 @@ const SESSION_BYTES: u64 = 128 * 1024;
 /// estimate lies between, and leaves room for the first run's activations.
 const ESTIMATE_FACTOR: (u64, u64) = (3, 2);
 
+/// What a graph takes in memory for each byte of it in a file.
+const GRAPH_FACTOR: u64 = 4;
+
 /// What a load is expected to take: one session for all instances on the host, one per instance on a GPU.
-pub(crate) fn estimate(file_bytes: u64, placement: &Placement) -> MemoryUsage {
+/// `in_files` is what the one on the host takes when its weights stay in their files.
+pub(crate) fn estimate(file_bytes: u64, in_files: Option<u64>, placement: &Placement) -> MemoryUsage {
     let session = file_bytes.saturating_mul(ESTIMATE_FACTOR.0) / ESTIMATE_FACTOR.1 + SESSION_BYTES;
     let mut usage = MemoryUsage::default();
     if placement.instances.contains(&Device::Host) {
-        usage.add(Device::Host, session);
+        usage.add(Device::Host, in_files.unwrap_or(session));
     }
     placement.instances.iter().filter(|device| **device != Device::Host).for_each(|gpu| usage.add(*gpu, session));
     usage
@@ -33,6 +37,12 @@ pub(crate) fn estimate(file_bytes: u64, placement: &Placement) -> MemoryUsage {
 /// out is not known on the host when other models ran or were loaded at the same time: they share the arena.
 pub(crate) fn of_session(allocated: Option<u64>, file_bytes: u64) -> u64 {
     allocated.unwrap_or(0).max(file_bytes) + SESSION_BYTES
+}
+
+/// What a session takes whose weights stay in files: what was handed out for it (weights that optimisation has changed, and
+/// those too small to be mapped), and a graph several times as large as the model without its weights.
+pub(crate) fn of_mapped_session(allocated: Option<u64>, skeleton_bytes: u64) -> u64 {
+    allocated.unwrap_or(0) + GRAPH_FACTOR * skeleton_bytes + SESSION_BYTES
 }
 
 /// Bytes of a model's file and of its neighbours, where ONNX keeps external weights.
@@ -95,7 +105,7 @@ mod tests {
     #[test]
     fn instances_share_a_session_on_the_host_and_have_one_each_on_a_gpu() {
         let placement = Placement { instances: vec![Device::Host, Device::Host, Device::Gpu(1), Device::Gpu(1)] };
-        let usage = estimate(1000, &placement);
+        let usage = estimate(1000, None, &placement);
         assert_eq!(usage.get(Device::Host), 1500 + SESSION_BYTES);
         assert_eq!(usage.get(Device::Gpu(1)), 2 * (1500 + SESSION_BYTES));
     }

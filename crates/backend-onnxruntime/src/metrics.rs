@@ -1,9 +1,10 @@
 //! This backend's metrics: forced copies of tensor bytes, and models that could not run on their GPU.
 
-use metrics::{Counter, Unit, counter, describe_counter};
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 
 const COPIES: &str = "panoply_tensor_copies_total";
 const COPIED_BYTES: &str = "panoply_tensor_copied_bytes_total";
+const MAPPED_WEIGHTS: &str = "panoply_mapped_weights_bytes";
 const GPU_FALLBACKS: &str = "panoply_gpu_fallbacks_total";
 
 /// Describes every metric that this crate emits.
@@ -13,6 +14,11 @@ pub fn describe_metrics() {
         COPIED_BYTES,
         Unit::Bytes,
         "Bytes of tensors that had to be copied, by reason (alignment, strings)"
+    );
+    describe_gauge!(
+        MAPPED_WEIGHTS,
+        Unit::Bytes,
+        "Bytes of weights that loaded models leave in their files; they count towards no budget"
     );
     describe_counter!(GPU_FALLBACKS, Unit::Count, "Loads of models meant for a GPU that run on the host instead");
 }
@@ -50,4 +56,24 @@ impl CopyCounter {
 /// Counts a load that fell back to the host.
 pub(crate) fn count_gpu_fallback() {
     counter!(GPU_FALLBACKS).increment(1);
+}
+
+/// Counts mapped weights for as long as it exists.
+pub(crate) struct MappedBytes {
+    total: Gauge,
+    bytes: f64,
+}
+
+impl MappedBytes {
+    pub(crate) fn new(bytes: u64) -> Self {
+        let (total, bytes) = (gauge!(MAPPED_WEIGHTS), bytes as f64);
+        total.increment(bytes);
+        MappedBytes { total, bytes }
+    }
+}
+
+impl Drop for MappedBytes {
+    fn drop(&mut self) {
+        self.total.decrement(self.bytes);
+    }
 }

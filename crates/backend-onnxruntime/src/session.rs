@@ -10,9 +10,10 @@ use ort::ep::ExecutionProviderDispatch;
 use ort::error::ErrorCode;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
-use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
+use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder};
 
 use crate::arena::Arena;
+use crate::mapping::{MappableModel, MappedWeights};
 use crate::metrics::CopyCounters;
 use crate::{port, verify};
 
@@ -21,6 +22,9 @@ use crate::{port, verify};
 pub(crate) enum Purpose {
     /// Runs: the graph is optimised and weights are repacked.
     Run,
+    /// Runs with weights as they are: the graph is optimised, but neither are weights repacked nor is it rewritten for
+    /// layouts of them that convolutions run faster with, which would all be copies.
+    RunMapped,
     /// Only to read the signature: as little as possible is done.
     Inspect,
 }
@@ -37,39 +41,70 @@ pub(crate) fn open(
     providers: &[ExecutionProviderDispatch],
     purpose: Purpose,
 ) -> Result<Session> {
+    let build = || builder(environment, spec, providers, purpose)?.commit_from_file(file);
+    build().map_err(|error| does_not_load(spec, &error))
+}
+
+/// Opens a model whose weights stay in its files. They must live longer than the session.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_mapped(
+    environment: &Environment,
+    spec: &ModelSpec,
+    model: MappableModel,
+    providers: &[ExecutionProviderDispatch],
+) -> Result<(Session, MappedWeights)> {
     let build = || {
-        let optimise = purpose == Purpose::Run;
-        let level = if optimise { GraphOptimizationLevel::All } else { GraphOptimizationLevel::Disable };
-        let pattern = spec.parameters.get("enable_mem_pattern").is_none_or(|value| value.trim() != "0");
-        Session::builder(environment)?
-            .with_auto_device(AutoDevicePolicy::PreferCPU)?
-            .with_execution_providers(providers)?
-            .with_optimization_level(level)?
-            .with_prepacking(optimise)?
-            .with_memory_pattern(pattern)?
-            .with_env_allocators()?
-            .with_log_id(&*spec.name)?
-            .commit_from_file(file)
+        let builder = builder(environment, spec, providers, Purpose::RunMapped)?;
+        let (mut builder, skeleton, weights) = model.lend(builder)?;
+        Ok((builder.commit_from_memory(&skeleton)?, weights))
     };
-    build().map_err(|error: ort::Error| {
-        let kind = match error.code() {
-            ErrorCode::NoSuchFile => ErrorKind::NotFound,
-            ErrorCode::NotImplemented => ErrorKind::Unsupported,
-            ErrorCode::InvalidArgument
-            | ErrorCode::InvalidProtobuf
-            | ErrorCode::InvalidGraph
-            | ErrorCode::NoModel
-            | ErrorCode::GenericFailure => ErrorKind::InvalidArgument,
-            _ => ErrorKind::Internal,
-        };
-        let message = format!("model '{}': ONNX Runtime does not load it: {}", spec.name, error.message());
-        Error::new(kind, message).with_model(&*spec.name)
-    })
+    build().map_err(|error| does_not_load(spec, &error))
+}
+
+fn builder(
+    environment: &Environment,
+    spec: &ModelSpec,
+    providers: &[ExecutionProviderDispatch],
+    purpose: Purpose,
+) -> ort::Result<SessionBuilder> {
+    let level = match purpose {
+        Purpose::Run => GraphOptimizationLevel::All,
+        Purpose::RunMapped => GraphOptimizationLevel::Level2,
+        Purpose::Inspect => GraphOptimizationLevel::Disable,
+    };
+    let pattern = spec.parameters.get("enable_mem_pattern").is_none_or(|value| value.trim() != "0");
+    Ok(Session::builder(environment)?
+        .with_auto_device(AutoDevicePolicy::PreferCPU)?
+        .with_execution_providers(providers)?
+        .with_optimization_level(level)?
+        .with_prepacking(purpose == Purpose::Run)?
+        .with_memory_pattern(pattern)?
+        .with_env_allocators()?
+        .with_log_id(&*spec.name)?)
+}
+
+fn does_not_load(spec: &ModelSpec, error: &ort::Error) -> Error {
+    let kind = match error.code() {
+        ErrorCode::NoSuchFile => ErrorKind::NotFound,
+        ErrorCode::NotImplemented => ErrorKind::Unsupported,
+        ErrorCode::InvalidArgument
+        | ErrorCode::InvalidProtobuf
+        | ErrorCode::InvalidGraph
+        | ErrorCode::NoModel
+        | ErrorCode::GenericFailure => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Internal,
+    };
+    let message = format!("model '{}': ONNX Runtime does not load it: {}", spec.name, error.message());
+    Error::new(kind, message).with_model(&*spec.name)
 }
 
 /// A session together with the names that the configuration declares; shared by the instances that run it.
 pub(crate) struct LoadedSession {
+    // It may use the weights, so it comes first and is dropped first.
     session: Session,
+    _weights: Option<MappedWeights>,
     arena: Arc<Arena>,
     model: ModelName,
     inputs: Vec<InputSlot>,
@@ -97,7 +132,12 @@ impl LoadedSession {
     ///
     /// # Errors
     /// As [`verify::verify`]; Internal when ONNX Runtime fails.
-    pub(crate) fn new(session: Session, arena: Arc<Arena>, spec: &ModelSpec) -> Result<Self> {
+    pub(crate) fn new(
+        session: Session,
+        weights: Option<MappedWeights>,
+        arena: Arc<Arena>,
+        spec: &ModelSpec,
+    ) -> Result<Self> {
         let signature = port::signature(&session);
         verify::verify(spec, &signature)?;
         let required = |name: &str| signature.inputs.iter().any(|port| port.name == name);
@@ -120,6 +160,7 @@ impl LoadedSession {
             host_memory,
             arena,
             session,
+            _weights: weights,
         })
     }
 

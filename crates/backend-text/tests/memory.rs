@@ -87,7 +87,13 @@ fn measure(file: &str, text: &str) -> (u64, u64) {
         ..ModelSpec::new("tok", TokenizerBackend::NAME)
     };
     let directory = folder.path().to_owned();
-    let model = ModelArtifact { spec: Arc::new(spec), version: 1, version_directory: directory.clone(), directory };
+    let model = ModelArtifact {
+        spec: Arc::new(spec),
+        version: 1,
+        version_directory: directory.clone(),
+        directory,
+        immutable: false,
+    };
     let load = || TokenizerBackend.load(&model, &Placement::on_host(1)).expect("loads");
     // The first load's scratch memory is used again by later ones.
     let first: LoadedModel = load();

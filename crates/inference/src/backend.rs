@@ -16,6 +16,8 @@ pub struct ModelArtifact {
     pub directory: PathBuf,
     /// The version's directory; it may not exist for backends that need no file.
     pub version_directory: PathBuf,
+    /// No byte of these files changes for as long as the model is loaded, so that they may be mapped into memory.
+    pub immutable: bool,
 }
 
 impl ModelArtifact {

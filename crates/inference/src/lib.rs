@@ -34,6 +34,7 @@ mod stream;
 mod tensor;
 mod trace;
 mod warmup;
+mod weights;
 
 pub use backend::{Backend, Batch, LoadedModel, ModelArtifact, ModelInstance, Placement};
 pub use batching::{DynamicBatching, QueuePolicy, TimeoutAction};
@@ -65,3 +66,4 @@ pub use statistics::{BatchStatistics, InferStatistics, ModelStatistics, Response
 pub use tensor::{Element, NamedTensor, Tensor, TensorName};
 pub use trace::{EndedSpan, Span, SpanRecorder, Trace, TraceContext};
 pub use warmup::{WarmupData, WarmupInput, WarmupSample};
+pub use weights::Weights;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     DataType, DynamicBatching, ModelName, RaggedBatching, RateLimiter, SequenceBatching, Shape, TensorName,
-    WarmupSample,
+    WarmupSample, Weights,
 };
 
 /// An input that a model declares.
@@ -168,6 +168,8 @@ pub struct ModelSpec {
     pub infer_timeout: Option<Duration>,
     /// Bytes that the model takes once loaded, when the parameter `memory_bytes` says so.
     pub memory_bytes: Option<u64>,
+    /// Where its weights are, when the parameter `weights` overrides the server's default.
+    pub weights: Option<Weights>,
 }
 
 impl ModelSpec {
@@ -199,6 +201,7 @@ impl ModelSpec {
             first_response_buckets: None,
             infer_timeout: None,
             memory_bytes: None,
+            weights: None,
         }
     }
 

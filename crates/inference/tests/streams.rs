@@ -64,7 +64,13 @@ impl Heard {
 }
 
 fn artifact(spec: ModelSpec) -> ModelArtifact {
-    ModelArtifact { spec: Arc::new(spec), version: 1, directory: PathBuf::new(), version_directory: PathBuf::new() }
+    ModelArtifact {
+        spec: Arc::new(spec),
+        version: 1,
+        directory: PathBuf::new(),
+        version_directory: PathBuf::new(),
+        immutable: false,
+    }
 }
 
 fn instance(backend: &dyn Backend, spec: ModelSpec) -> Result<Box<dyn ModelInstance>> {

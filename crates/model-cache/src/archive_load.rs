@@ -93,7 +93,9 @@ impl ArchiveLoads {
     async fn load_uncounted(&self, source: Source) -> Result<Pin> {
         let Source { key, version, read, files, members, kept, overdue, .. } = source;
         let (loader, composed_of) = (self.loader.clone(), served(&members));
-        let (prepared, preparing) = self.in_slot(&key, &overdue, move || loader.prepare(read()?, composed_of)).await?;
+        let immutable = files.are_immutable();
+        let prepare = move || loader.prepare(read()?.kept(immutable), composed_of);
+        let (prepared, preparing) = self.in_slot(&key, &overdue, prepare).await?;
         let size_key = (key.clone(), version.clone());
         let learned = self.sizes.lock().get(&size_key).cloned();
         let need = learned.unwrap_or_else(|| self.first_need(&prepared));

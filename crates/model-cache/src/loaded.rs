@@ -66,6 +66,11 @@ pub(crate) enum Files {
 }
 
 impl Files {
+    /// Whether nobody changes them while the models are in memory.
+    pub(crate) fn are_immutable(&self) -> bool {
+        !matches!(self, Files::Foreign)
+    }
+
     /// Whether unloading the models would let the disk cache delete them.
     pub(crate) fn are_cached(&self) -> bool {
         matches!(self, Files::Cached(_))

@@ -30,6 +30,14 @@ pub struct Repository {
     pub models: Vec<RepositoryModel>,
 }
 
+impl Repository {
+    /// The same, kept by somebody who says whether its files stay as they are while its models are loaded.
+    pub fn kept(mut self, immutable: bool) -> Self {
+        self.models.iter_mut().for_each(|model| model.immutable = immutable);
+        self
+    }
+}
+
 /// Reads what an archive held. `name` is the archive's file stem: the name of a model whose `config.pbtxt` stands at the
 /// root and gives none.
 ///

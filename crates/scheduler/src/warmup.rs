@@ -266,6 +266,7 @@ mod tests {
             version: 1,
             directory: PathBuf::new(),
             version_directory: PathBuf::new(),
+            immutable: false,
         };
         artifact.spec = std::sync::Arc::new(RepeatBackend.complete(&artifact).expect("complete"));
         let mut loaded = RepeatBackend.load(&artifact, &Placement::on_host(2)).expect("loads");

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime::Duration;
+use inference::Weights;
 use model_cache::policy::EvictionPolicy;
 
 use crate::transport::TransportArgs;
@@ -132,6 +133,13 @@ pub(crate) struct ModelArgs {
     /// Refuse models that ask for a GPU when there is none, instead of running them on the CPU
     #[arg(long, env = "PANOPLY_REQUIRE_GPU")]
     pub(crate) require_gpu: bool,
+    /// Where the weights of ONNX models are: `private` (in memory), `mapped` (in the disk cache's files), `auto` (mapped, and private while a model is much used); a model overrides it with the parameter `weights`
+    #[arg(long, env = "PANOPLY_WEIGHTS", value_name = "CHOICE", default_value = "private", value_parser = weights)]
+    pub(crate) weights: Weights,
+}
+
+fn weights(name: &str) -> Result<Weights, String> {
+    Weights::from_name(name).ok_or_else(|| format!("expected one of {}", Weights::ALL.map(Weights::name).join(", ")))
 }
 
 #[derive(Debug, Args)]

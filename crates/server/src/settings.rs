@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use frontend::{HeaderForward, Restrictions};
+use inference::Weights;
 use model_cache::policy::EvictionPolicy;
 use model_cache::{InitialModels, ModelControlMode, RepositoryConfig};
 use repository::{S3Config, S3Credentials};
@@ -48,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) store_check_interval: Duration,
     pub(crate) ort_library: Option<PathBuf>,
     pub(crate) require_gpu: bool,
+    pub(crate) weights: Weights,
     pub(crate) disk_cache: PathBuf,
     pub(crate) disk_cache_bytes: u64,
     pub(crate) model_memory_bytes: Option<u64>,
@@ -113,6 +115,7 @@ impl Settings {
             store_check_interval: check.time("--store-check-interval", models.store_check_interval),
             ort_library: check.file("--ort-library", models.ort_library),
             require_gpu: models.require_gpu,
+            weights: models.weights,
             disk_cache: cache.disk_cache.clone(),
             disk_cache_bytes: check.positive("--disk-cache-size", cache.disk_cache_size.as_u64()),
             model_memory_bytes: cache.model_memory.map(|size| check.positive("--model-memory", size.as_u64())),

@@ -123,6 +123,7 @@ fn backends(settings: &Settings, gpus: &[u32]) -> Result<Backends> {
         library: settings.ort_library.clone().unwrap_or_else(|| PathBuf::from(ORT_LIBRARY)),
         intra_op_threads: None::<NonZeroUsize>,
         require_gpu: settings.require_gpu,
+        weights: settings.weights,
         gpus: gpus.to_vec(),
     };
     match OnnxRuntimeBackend::start(config) {

@@ -32,7 +32,7 @@ fn spec(parameters: &[(&str, &str)], embeddings: DataType, mask: DataType) -> Mo
 
 fn load(spec: ModelSpec) -> Result<LoadedModel> {
     let (directory, version_directory) = (PathBuf::new(), PathBuf::new());
-    let artifact = ModelArtifact { spec: Arc::new(spec), version: 1, directory, version_directory };
+    let artifact = ModelArtifact { spec: Arc::new(spec), version: 1, directory, version_directory, immutable: false };
     PoolingBackend.load(&artifact, &Placement::on_host(1))
 }
 

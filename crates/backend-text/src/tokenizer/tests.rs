@@ -66,6 +66,7 @@ fn load_with(spec: ModelSpec, files: &[(&str, &str)]) -> Result<LoadedModel> {
         version: 1,
         directory: directory.path().to_owned(),
         version_directory: directory.path().to_owned(),
+        immutable: false,
     };
     TokenizerBackend.load(&artifact, &Placement::on_host(2))
 }

@@ -153,6 +153,7 @@ pub(super) fn artifact(model: &RepositoryModel, version: u64) -> ModelArtifact {
         version,
         directory: model.directory.clone(),
         version_directory: model.version_directory(version),
+        immutable: model.immutable,
     }
 }
 

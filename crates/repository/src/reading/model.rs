@@ -28,6 +28,8 @@ pub struct RepositoryModel {
     pub config_file: Option<PathBuf>,
     /// Where the configuration's fields stand in that file.
     pub positions: Positions,
+    /// Its files stay as they are for as long as it is loaded: who keeps the repository says so.
+    pub immutable: bool,
     /// How messages name the configuration: relative to the repository.
     pub(super) shown: String,
 }

@@ -65,7 +65,16 @@ pub(super) fn model(
             }
             let config_file = has_config.then_some(config_file);
             let directory = directory.path.clone();
-            Some(RepositoryModel { spec, config, directory, versions, config_file, positions, shown: file })
+            Some(RepositoryModel {
+                spec,
+                config,
+                directory,
+                versions,
+                config_file,
+                positions,
+                immutable: false,
+                shown: file,
+            })
         }
         Err(findings) => {
             let mut findings: Vec<_> = findings.into_iter().map(|found| (positions.of(&found.path), found)).collect();

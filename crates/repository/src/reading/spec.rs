@@ -88,6 +88,7 @@ pub(super) fn of_config(
         warmup: warmup::samples(config, max_batch_size, &mut findings),
         infer_timeout: parameters::infer_timeout(&parameters, &mut findings),
         memory_bytes: parameters::memory_bytes(&parameters, &mut findings),
+        weights: parameters::weights(&parameters, &mut findings),
         parameters,
         ensemble: match &config.scheduling_choice {
             Some(SchedulingChoice::EnsembleScheduling(ensemble)) => {

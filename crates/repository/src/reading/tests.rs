@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use inference::{
     DataType, DynamicBatching, ErrorKind, InputSpec, InstanceGroup, InstanceKind, OutputSpec, QueuePolicy, Shape,
-    TimeoutAction, VersionPolicy,
+    TimeoutAction, VersionPolicy, Weights,
 };
 use tempfile::TempDir;
 
@@ -399,6 +399,9 @@ fn some_parameters_are_settings() {
     let config = parameter("infer_timeout", "1m 30s") + &parameter("memory_bytes", "1.5 MiB") + "backend: 'identity'";
     let spec = only(&config).expect("valid").spec;
     assert_eq!((spec.infer_timeout, spec.memory_bytes), (Some(Duration::from_secs(90)), Some(3 << 19)));
+    let weights = |value: &str| parameter("weights", value) + "backend: 'onnxruntime'";
+    assert_eq!(only(&weights("mapped")).expect("valid").spec.weights, Some(Weights::Mapped));
+    check_problems(&weights("none"), &["1:37: `weights` is \"none\", expected private, mapped or auto"]);
     let batching = |value: &str| parameter("adaptive_batching", value) + "backend: 'x' dynamic_batching { }";
     for (value, adaptive) in [("true", true), ("false", false)] {
         let spec = only(&batching(value)).expect("valid").spec;

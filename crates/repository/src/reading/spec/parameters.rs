@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use inference::Weights;
 use protocol::model_config::ModelConfig;
 
 use super::Findings;
@@ -12,6 +13,9 @@ use super::Findings;
 const INFER_TIMEOUT: &str = "infer_timeout";
 /// What the model takes once loaded, instead of an estimate: `512MiB`.
 const MEMORY_BYTES: &str = "memory_bytes";
+
+/// Where its weights are, instead of the server's default: `mapped`.
+const WEIGHTS: &str = "weights";
 
 /// Whether the wait of dynamic batching is learned, instead of the server's default: `true`.
 const ADAPTIVE_BATCHING: &str = "adaptive_batching";
@@ -37,6 +41,12 @@ pub(super) fn memory_bytes(parameters: &BTreeMap<String, String>, findings: &mut
         Ok(size) => Some(size.as_u64()),
         Err(_) => refuse(MEMORY_BYTES, text, "a size such as 512MiB", findings),
     }
+}
+
+/// The parameter `weights`.
+pub(super) fn weights(parameters: &BTreeMap<String, String>, findings: &mut Findings) -> Option<Weights> {
+    let text = parameters.get(WEIGHTS)?;
+    Weights::from_name(text.trim()).or_else(|| refuse(WEIGHTS, text, "private, mapped or auto", findings))
 }
 
 /// The parameter `adaptive_batching`, which needs dynamic batching.
