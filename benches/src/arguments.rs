@@ -14,9 +14,14 @@ pub struct Arguments {
     pub case: Option<String>,
     /// [`ECHO_SERVER`].
     pub echo_server: bool,
+    /// What comes with [`Arguments::FILL`].
+    pub fill: Option<String>,
 }
 
 impl Arguments {
+    /// Fills this process with copies of a model instead (`NAME WEIGHTS`); only the benchmark itself uses it.
+    pub const FILL: &str = "--fill";
+
     /// From the process's command line.
     ///
     /// # Errors
@@ -32,6 +37,7 @@ impl Arguments {
                 "--quick" => parsed.quick = true,
                 ECHO_SERVER => parsed.echo_server = true,
                 "--case" => parsed.case = Some(arguments.next().context("--case needs a part of a case's name")?),
+                Self::FILL => parsed.fill = arguments.next(),
                 // Cargo says so to every benchmark.
                 "--bench" => {}
                 other => bail!(

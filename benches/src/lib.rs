@@ -6,6 +6,8 @@
 
 pub mod arguments;
 pub mod bare;
+pub mod copies;
+pub mod dense;
 pub mod echo;
 pub mod grpc;
 pub mod http;

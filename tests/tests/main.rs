@@ -11,6 +11,7 @@ mod crash;
 mod cuda_shared_memory;
 mod decoupled;
 mod decoupled_telemetry;
+mod density;
 mod dialects;
 mod disk;
 mod encoding;

@@ -34,6 +34,7 @@ async fn values_that_cannot_be_read_name_their_option() {
         ("--infer-timeout", "soon"),
         ("--http-port", "70000"),
         ("--log-format", "xml"),
+        ("--weights", "shared"),
         ("--log", "a=b=c"),
     ] {
         let (code, text) = Launch::new().option(option, value).run().await;

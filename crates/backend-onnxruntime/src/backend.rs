@@ -12,6 +12,7 @@ use ort::session::Session;
 use crate::environment::Runtime;
 use crate::instance::SessionInstance;
 use crate::mapping::MappedWeights;
+use crate::served::{ByUse, Served};
 use crate::session::{LoadedSession, Purpose, open};
 use crate::{OnnxRuntimeConfig, complete, environment, host, memory, metrics, port, providers};
 
@@ -119,8 +120,8 @@ struct Loading<'a> {
 struct Parts {
     instances: Vec<Box<dyn ModelInstance>>,
     memory: MemoryUsage,
-    /// The session that all instances on the host share.
-    host: Option<Arc<LoadedSession>>,
+    /// What all instances on the host share.
+    host: Option<Served>,
     fell_back: bool,
 }
 
@@ -131,34 +132,41 @@ impl Loading<'_> {
             self.fall_back("no GPU is available")?;
         }
         for device in &placement.instances {
-            let session = match device {
+            let served = match device {
                 Device::Host => self.on_host()?,
                 Device::Gpu(ordinal) => self.on_gpu(*ordinal)?,
             };
-            self.parts.instances.push(Box::new(SessionInstance::new(session)?));
+            self.parts.instances.push(Box::new(SessionInstance::new(served)?));
         }
         Ok(LoadedModel { instances: self.parts.instances, memory: self.parts.memory })
     }
 
-    fn on_host(&mut self) -> Result<Arc<LoadedSession>> {
-        if let Some(session) = &self.parts.host {
-            return Ok(session.clone());
+    fn on_host(&mut self) -> Result<Served> {
+        if let Some(served) = &self.parts.host {
+            return Ok(served.clone());
         }
         let runtime = &self.backend.runtime;
         let opened = match self.weights {
             Weights::Private => host::open_private(runtime, self.spec, &self.file, self.file_bytes)?,
             Weights::Mapped | Weights::Auto => host::open_in_files(runtime, self.spec, &self.file, self.file_bytes)?,
         };
+        let by_use = self.weights == Weights::Auto && opened.weights.is_some();
         let session = self.finish(opened.session, opened.weights, Device::Host, opened.bytes)?;
-        self.parts.host = Some(session.clone());
-        Ok(session)
+        let served = if by_use {
+            let file = (self.file.clone(), self.file_bytes);
+            Served::ByUse(ByUse::new(self.backend.runtime.clone(), self.spec, file, session))
+        } else {
+            Served::Fixed(session)
+        };
+        self.parts.host = Some(served.clone());
+        Ok(served)
     }
 
-    fn on_gpu(&mut self, ordinal: u32) -> Result<Arc<LoadedSession>> {
+    fn on_gpu(&mut self, ordinal: u32) -> Result<Served> {
         match self.backend.open_on_gpu(self.spec, &self.file, ordinal) {
             Ok(session) => {
                 let bytes = memory::of_session(memory::on_gpu(&session, ordinal), self.file_bytes);
-                self.finish(session, None, Device::Gpu(ordinal), bytes)
+                self.finish(session, None, Device::Gpu(ordinal), bytes).map(Served::Fixed)
             }
             Err(error) => {
                 self.fall_back(error.message())?;

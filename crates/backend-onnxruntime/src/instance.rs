@@ -4,44 +4,62 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use inference::{
-    Batch, Cancellation, ComputeTiming, DataType, Error, InferRequest, InferResponse, ModelInstance, NamedTensor,
-    Result, Tensor,
+    Batch, Cancellation, ComputeTiming, DataType, Error, Growth, InferRequest, InferResponse, ModelInstance,
+    NamedTensor, Result, Tensor,
 };
 use ort::error::ErrorCode;
 use ort::session::RunOptions;
 
 use crate::run::{self, InstanceRuns};
+use crate::served::Served;
 use crate::session::{InputSlot, LoadedSession, OutputSlot};
 use crate::value::{InputValue, output_tensor};
 
 /// Runs a session, which it may share with other instances.
 pub(crate) struct SessionInstance {
-    session: Arc<LoadedSession>,
+    served: Served,
     runs: InstanceRuns,
 }
 
 impl SessionInstance {
     /// # Errors
     /// Internal when ONNX Runtime fails.
-    pub(crate) fn new(session: Arc<LoadedSession>) -> Result<Self> {
-        let runs = InstanceRuns::new().map_err(|error| failure(&session, &error))?;
-        Ok(SessionInstance { session, runs })
+    pub(crate) fn new(served: Served) -> Result<Self> {
+        let runs = InstanceRuns::new().map_err(|error| failure(&served.session(), &error))?;
+        Ok(SessionInstance { served, runs })
     }
 }
 
 impl ModelInstance for SessionInstance {
     /// Runs the requests one after the other, each on its own.
     fn execute(&mut self, batch: Batch) -> Vec<Result<InferResponse>> {
-        let SessionInstance { session, runs } = self;
+        let SessionInstance { served, runs } = self;
+        let session = served.session();
         let Batch { requests, cancellation } = batch;
         let _entered = session.arena().enter();
         runs.interruptible(&cancellation, |options| {
-            requests.iter().map(|request| answer(session, options, &cancellation, request)).collect()
+            let answer = |request| {
+                let answer = answer(&session, options, &cancellation, request)?;
+                served.ran(request, answer.timing.infer);
+                Ok(answer)
+            };
+            requests.iter().map(answer).collect()
         })
+    }
+
+    fn growth(&self) -> Option<Arc<dyn Growth>> {
+        match &self.served {
+            Served::Fixed(_) => None,
+            Served::ByUse(by_use) => Some(by_use.clone()),
+        }
     }
 }
 
-fn answer(
+/// Runs one request.
+///
+/// # Errors
+/// What is wrong with it; what ONNX Runtime says; that nobody waits for it any more.
+pub(crate) fn answer(
     session: &Arc<LoadedSession>,
     options: &RunOptions,
     cancellation: &Cancellation,

@@ -5,6 +5,7 @@ use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, g
 const COPIES: &str = "panoply_tensor_copies_total";
 const COPIED_BYTES: &str = "panoply_tensor_copied_bytes_total";
 const MAPPED_WEIGHTS: &str = "panoply_mapped_weights_bytes";
+const WEIGHT_MOVES: &str = "panoply_weight_moves_total";
 const GPU_FALLBACKS: &str = "panoply_gpu_fallbacks_total";
 
 /// Describes every metric that this crate emits.
@@ -19,6 +20,11 @@ pub fn describe_metrics() {
         MAPPED_WEIGHTS,
         Unit::Bytes,
         "Bytes of weights that loaded models leave in their files; they count towards no budget"
+    );
+    describe_counter!(
+        WEIGHT_MOVES,
+        Unit::Count,
+        "Models whose weights were taken into memory for their use, or left to their file again (to: memory, file)"
     );
     describe_counter!(GPU_FALLBACKS, Unit::Count, "Loads of models meant for a GPU that run on the host instead");
 }
@@ -56,6 +62,16 @@ impl CopyCounter {
 /// Counts a load that fell back to the host.
 pub(crate) fn count_gpu_fallback() {
     counter!(GPU_FALLBACKS).increment(1);
+}
+
+/// Counts a model that was given weights of its own for its use.
+pub(crate) fn count_promotion() {
+    counter!(WEIGHT_MOVES, "to" => "memory").increment(1);
+}
+
+/// Counts a model whose weights are in its file only again.
+pub(crate) fn count_demotion() {
+    counter!(WEIGHT_MOVES, "to" => "file").increment(1);
 }
 
 /// Counts mapped weights for as long as it exists.

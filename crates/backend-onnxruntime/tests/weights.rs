@@ -3,11 +3,14 @@
 mod fixture;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use backend_onnxruntime::{OnnxRuntimeBackend, OnnxRuntimeConfig, describe_metrics};
 use fixture::{artifact, artifact_in, backend, completed, config, configured, execute, floats, load, request, values};
 use inference::{
-    Backend, Device, InferRequest, ModelArtifact, ModelSpec, NamedTensor, Placement, Shape, Tensor, Weights,
+    Backend, Device, GrowthAdvice, InferRequest, MemoryUsage, ModelArtifact, ModelSpec, NamedTensor, Placement, Shape,
+    Tensor, Weights,
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
 
@@ -143,4 +146,43 @@ fn a_model_cannot_reach_files_that_are_not_beside_it() {
         let loaded = backend().load(&with_location(&folder, location), &Placement::on_host(1));
         assert!(loaded.is_err(), "{location}");
     }
+}
+
+/// Tells when it is dropped.
+struct Grant(#[expect(dead_code, reason = "held, never read")] Arc<()>);
+
+#[test]
+fn a_model_that_is_used_enough_asks_for_memory_and_gives_it_back() {
+    let artifact = configured(&completed("weights"), |spec| spec.weights = Some(Weights::Auto));
+    let mut model = backend().load(&artifact, &Placement::on_host(2)).expect("loads");
+    let growth = model.instances[1].growth().expect("its use decides");
+    assert_eq!((growth.advice(Instant::now()), growth.held()), (GrowthAdvice::Stay, MemoryUsage::default()));
+    let rows = 64;
+    let ask = |model: &mut inference::LoadedModel| {
+        let inputs = vec![floats("x", &[rows, 512], &vec![1.5; 512 * rows as usize])];
+        let response = execute(model, request(inputs)).expect("runs");
+        assert_eq!(values(&response, "y"), vec![3.0; 512 * rows as usize]);
+    };
+    let advice = (0..100_000).find_map(|_| {
+        ask(&mut model);
+        Some(growth.advice(Instant::now())).filter(|advice| *advice != GrowthAdvice::Stay)
+    });
+    let Some(GrowthAdvice::Grow(usage)) = advice else { panic!("it never asks: {advice:?}") };
+    assert!(usage.get(Device::Host) >= 512 * 512 * 4, "{usage:?}");
+
+    let granted = Arc::new(());
+    let has_grown = growth.grow(Box::new(Grant(granted.clone()))).expect("there is nothing to fail");
+    ask(&mut model);
+    // Whether weights of its own make so small a model faster is for the machine to say.
+    assert_eq!(Arc::strong_count(&granted), if has_grown { 2 } else { 1 });
+    assert_eq!(growth.held(), if has_grown { usage } else { MemoryUsage::default() });
+    let much_later = Instant::now() + Duration::from_secs(3600);
+    assert_eq!(growth.advice(much_later), if has_grown { GrowthAdvice::Shrink } else { GrowthAdvice::Stay });
+    if has_grown {
+        growth.shrink();
+        ask(&mut model);
+        assert_eq!((Arc::strong_count(&granted), growth.held()), (1, MemoryUsage::default()));
+    }
+    let fixed = load(&completed("weights"));
+    assert!(fixed.instances[0].growth().is_none());
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{Cancellation, Device, Error, InferRequest, InferResponse, MemoryUsage, ModelSpec, ResponseSink, Result};
+use crate::{
+    Cancellation, Device, Error, Growth, InferRequest, InferResponse, MemoryUsage, ModelSpec, ResponseSink, Result,
+};
 
 /// One version of a model on disk.
 #[derive(Clone, Debug)]
@@ -124,6 +126,11 @@ pub trait ModelInstance: Send {
         };
         let sent = result.and_then(|response| responses.send(InferResponse { is_final: true, ..response }));
         responses.end(sent);
+    }
+
+    /// The model as something that can grow and shrink with its use, where it can; its instances give the same.
+    fn growth(&self) -> Option<Arc<dyn Growth>> {
+        None
     }
 
     /// Whether executing this batch is over in some 100 µs, waits for nothing and cannot hang. Then it runs in the request's

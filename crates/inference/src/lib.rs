@@ -15,6 +15,7 @@ mod datatype;
 mod device;
 mod device_memory;
 mod error;
+mod growth;
 pub mod identity;
 mod key;
 mod model;
@@ -47,6 +48,7 @@ pub use datatype::DataType;
 pub use device::{Device, MemoryUsage};
 pub use device_memory::{DeviceMapping, DeviceMemory, DeviceMemoryHandle};
 pub use error::{Error, ErrorKind, Origin, Result};
+pub use growth::{Growth, GrowthAdvice, MemoryGrant};
 pub use key::{ModelKey, ModelName, TargetModel};
 pub use model::{
     EnsembleSpec, InputSpec, InstanceGroup, InstanceKind, ModelInfo, ModelSpec, OutputSpec, StepSpec, VersionPolicy,

@@ -20,6 +20,7 @@ use crate::archives::Archives;
 use crate::backends::Backends;
 use crate::config::ModelCacheConfig;
 use crate::flight::Flights;
+use crate::growth;
 use crate::loaded::Pin;
 use crate::loader::Loader;
 use crate::metrics::CacheMetrics;
@@ -77,6 +78,11 @@ impl ModelCache {
     /// Looks for changes of the unpacked repositories from time to time, where that is wanted; ends at once where it is not.
     pub fn poll_repositories(&self) -> impl Future<Output = ()> + Send + use<> {
         self.repositories.clone().poll_forever()
+    }
+
+    /// Lets models grow with their use, and shrink again, for as long as there is this cache.
+    pub fn tend_growth(&self) -> impl Future<Output = ()> + Send + use<> {
+        growth::tend_forever(Arc::downgrade(&self.room))
     }
 
     /// The histograms of single models, in Prometheus' text format; the recorder does not have them.

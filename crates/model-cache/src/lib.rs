@@ -15,6 +15,7 @@ mod cuda_memory;
 mod devices;
 pub mod eviction;
 mod flight;
+mod growth;
 mod loaded;
 mod loader;
 mod metrics;

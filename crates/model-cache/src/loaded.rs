@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use inference::{Error, InferenceService, MemoryUsage, ModelInfo, ModelName, Result};
+use inference::{Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Result};
 use repository::{CachedArchive, GivenFiles};
 use scheduler::Tally;
 
@@ -22,6 +22,8 @@ pub(crate) struct ServedModel {
     pub(crate) tally: Arc<Tally>,
     /// What it takes by itself, without the models that it is composed of.
     pub(crate) memory: MemoryUsage,
+    /// How it grows and shrinks with its use, where it does.
+    pub(crate) growth: Option<Arc<dyn Growth>>,
 }
 
 /// The models of an archive by name, each with its versions in ascending order.
@@ -95,6 +97,18 @@ impl LoadedArchive {
             return Err(Error::not_found(message).with_model(name));
         };
         find_version(versions, version).ok_or_else(|| self.no_version(name, version, versions))
+    }
+
+    /// Those of its models that grow and shrink with their use.
+    pub(crate) fn growths(&self) -> impl Iterator<Item = &Arc<dyn Growth>> {
+        self.models.values().flat_map(BTreeMap::values).filter_map(|model| model.growth.as_ref())
+    }
+
+    /// What unloading it frees: what it was loaded with, and what its models have grown by.
+    pub(crate) fn usage_now(&self) -> MemoryUsage {
+        let mut usage = self.usage.clone();
+        self.growths().for_each(|growth| usage.add_all(&growth.held()));
+        usage
     }
 
     /// Whether a model holds something between requests (see [`InferenceService::is_busy`]).

@@ -198,7 +198,7 @@ impl Residency {
 fn candidate(key: ArchiveKey, resident: &HashMap<ArchiveKey, Resident>, now: Instant) -> Option<Candidate<ArchiveKey>> {
     let resident = resident.get(&key)?;
     let pinned = resident.kept || resident.protection.ends(now).is_some() || is_in_use(&resident.archive);
-    Some(Candidate { key, usage: resident.archive.usage.clone(), pinned })
+    Some(Candidate { key, usage: resident.archive.usage_now(), pinned })
 }
 
 /// Whether somebody pins the archive, or one of its models is in the middle of a sequence. Every pin holds a clone; the

@@ -108,6 +108,12 @@ impl Room {
         Some(Pin::new(archive, self.signal.clone()))
     }
 
+    /// Pins an archive that is in memory, for whoever only looks after it.
+    pub(crate) fn pin_unused(&self, key: &ArchiveKey) -> Option<Pin> {
+        let residency = self.residency.lock();
+        Some(Pin::new(residency.peek(key)?.clone(), self.signal.clone()))
+    }
+
     /// Whether new requests for its key find this very archive.
     pub(crate) fn is_resident(&self, pin: &Pin) -> bool {
         is_resident(&self.residency.lock(), pin)
@@ -133,6 +139,11 @@ impl Room {
             self.make_room(key, &need, patience).await?;
         }
         Ok(Reservation { room: self.clone(), usage: need })
+    }
+
+    /// Holds `need` for a model that grows, if that takes no eviction.
+    pub(crate) fn reserve_if_it_fits(self: &Arc<Self>, need: MemoryUsage) -> Option<Reservation> {
+        self.hold_if_it_fits(&need).then(|| Reservation { room: self.clone(), usage: need })
     }
 
     /// Holds `need` if that takes no eviction.

@@ -46,12 +46,14 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
         () = stop.received() => return Ok(()),
     }
     let polling = tokio::spawn(cache.poll_repositories());
+    let tending = tokio::spawn(cache.tend_growth());
     cache.accept();
     tracing::info!("ready");
     stop.received().await;
     tracing::info!(delay = ?settings.drain_delay, timeout = ?settings.drain_timeout, "draining");
     cache.drain();
     polling.abort();
+    tending.abort();
     drain.cancel();
     while let Some(report) = servers.join_next().await {
         let cut = report.map_or(0, |report| report.cut);

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use inference::{Backend, Error, InferenceService, MemoryUsage, ModelInfo, ModelName, Placement, Result, TensorName};
+use inference::{
+    Backend, Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Placement, Result, TensorName,
+};
 use repository::RepositoryModel;
 use scheduler::{CachedModel, Ensemble, EnsemblePlan, ModelMetrics, ScheduledModel, warm_up};
 
@@ -57,10 +59,12 @@ impl Loader {
             let of_cache = self.response_cache.as_ref().filter(|_| model.spec.response_cache);
             let of_cache = of_cache.map(|cache| (cache.clone(), metrics.of_cache()));
             let load_duration = metrics.load_duration();
-            let (tally, mut memory) = (metrics.tally().clone(), MemoryUsage::default());
+            let (tally, mut memory, mut growth) = (metrics.tally().clone(), MemoryUsage::default(), None);
             let service = match &kind {
                 PreparedKind::Backend { backend, placement } => {
-                    self.start_backend(&**backend, &model, info.clone(), placement, metrics, &mut memory)?
+                    let started = self.start_backend(&**backend, &model, info.clone(), placement, metrics)?;
+                    (memory, growth) = (started.memory, started.growth);
+                    started.service
                 }
                 PreparedKind::Ensemble(plan) => {
                     if !model.spec.warmup.is_empty() {
@@ -80,7 +84,7 @@ impl Loader {
             };
             load_duration.set(started.elapsed().as_secs_f64());
             loaded.usage.add_all(&memory);
-            versions.insert(*version, ServedModel { info, service, tally, memory });
+            versions.insert(*version, ServedModel { info, service, tally, memory, growth });
         }
         Ok(versions)
     }
@@ -92,8 +96,7 @@ impl Loader {
         info: Arc<ModelInfo>,
         placement: &Placement,
         metrics: ModelMetrics,
-        memory: &mut MemoryUsage,
-    ) -> Result<Arc<dyn InferenceService>> {
+    ) -> Result<Started> {
         let spec = &info.spec;
         let executor = self.executor.for_model(&spec.name, &demands(&spec.name, &spec.instance_groups, &self.gpus)?)?;
         let mut artifact = artifact(model, info.version);
@@ -103,9 +106,18 @@ impl Loader {
         if !info.spec.warmup.is_empty() {
             warm_up(&artifact.spec, &mut loaded, &model.read_warmup_files()?, until)?;
         }
-        *memory = loaded.memory.clone();
-        Ok(ScheduledModel::new(info, loaded, executor, self.scheduler, metrics))
+        let memory = loaded.memory.clone();
+        let growth = loaded.instances.iter().find_map(|instance| instance.growth());
+        let service = ScheduledModel::new(info, loaded, executor, self.scheduler, metrics);
+        Ok(Started { service, memory, growth })
     }
+}
+
+/// A model that its backend has loaded.
+struct Started {
+    service: Arc<dyn InferenceService>,
+    memory: MemoryUsage,
+    growth: Option<Arc<dyn Growth>>,
 }
 
 fn info(model: &RepositoryModel, version: u64, labels: HashMap<TensorName, Vec<String>>) -> Arc<ModelInfo> {
