@@ -33,6 +33,13 @@ def scaling(factor):
     return helper.make_graph([node], "scaling", [value("x", FLOAT, shape)], [value("y", FLOAT, shape)], [weight])
 
 
+def adding():
+    """y = x + a number, for which tests put others into the file."""
+    node = helper.make_node("Add", ["x", "number"], ["y"])
+    number = numpy_helper.from_array(np.array([123456.789], np.float32), "number")
+    return helper.make_graph([node], "adding", [value("x", FLOAT, ["n", 1])], [value("y", FLOAT, ["n", 1])], [number])
+
+
 def spin():
     """Goes round a loop `rounds` times, and gives the number of rounds back."""
     body = helper.make_graph(
@@ -163,6 +170,7 @@ def accumulate(id_type):
 
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
+    save(out, "adding", adding())
     save(out, "spin", spin())
     save(out, "lookup", lookup())
     save(out, "ragged", ragged())

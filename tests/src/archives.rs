@@ -1,5 +1,7 @@
 //! Model archives that many tests use.
 
+use std::sync::OnceLock;
+
 use serde_json::{Value, json};
 use test_util::archive::ArchiveBuilder;
 
@@ -55,6 +57,20 @@ pub fn onnx_archive(name: &str, model: &[u8]) -> Vec<u8> {
 /// 1 to 10.
 pub fn scaling_archive(factor: usize) -> Vec<u8> {
     onnx_archive("scaling", &generated_model(&format!("scaling_{factor}")))
+}
+
+/// An archive whose model answers `y = x + number` (FP32, both of shape [-1, 1]); a model of its own for every number.
+///
+/// # Panics
+/// When the model that it is made from is not as expected.
+pub fn adding_archive(number: u32) -> Vec<u8> {
+    static MODEL: OnceLock<Vec<u8>> = OnceLock::new();
+    // As `make_models.py` has it, where a number is to be put in.
+    let placeholder = 123_456.789_f32.to_le_bytes();
+    let mut model = MODEL.get_or_init(|| generated_model("adding")).clone();
+    let place = model.windows(4).position(|bytes| bytes == placeholder).expect("the model has a placeholder");
+    model[place..place + 4].copy_from_slice(&(number as f32).to_le_bytes());
+    onnx_archive("adding", &model)
 }
 
 /// An archive whose model is busy for as many rounds as it is told to be.

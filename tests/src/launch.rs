@@ -17,6 +17,8 @@ pub struct Launch {
     options: Vec<String>,
     environment: Vec<(String, String)>,
     folder: Arc<TempDir>,
+    /// The size of a file system that only the server sees, below its disk cache.
+    disk: Option<String>,
 }
 
 impl Default for Launch {
@@ -32,7 +34,7 @@ impl Launch {
     /// When no temporary folder can be made.
     pub fn new() -> Self {
         let folder = Arc::new(TempDir::new().expect("a temporary folder"));
-        let launch = Launch { options: Vec::new(), environment: Vec::new(), folder };
+        let launch = Launch { options: Vec::new(), environment: Vec::new(), folder, disk: None };
         let library = test_util::artifacts().join("onnxruntime/libonnxruntime.so");
         let cache = launch.disk_cache().display().to_string();
         launch
@@ -88,6 +90,25 @@ impl Launch {
         self
     }
 
+    /// With a file system of this size (as `mount` has it) for the disk cache, a new one at each start, which only the server
+    /// sees; `None` where this process may not make one.
+    #[must_use]
+    pub fn with_disk_of(mut self, size: &str) -> Option<Self> {
+        self.disk = Some(size.to_owned());
+        let mut mount = self.in_own_namespace(OsStr::new("true"));
+        let mounted = mount.stderr(Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(self)
+    }
+
+    /// A program that sees a file system of its own where the disk cache is.
+    fn in_own_namespace(&self, program: &OsStr) -> std::process::Command {
+        const MOUNT: &str = r#"mkdir -p "$1" && mount -t tmpfs -o "size=$2" tmpfs "$1" && shift 2 && exec "$@""#;
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", MOUNT, "sh"]);
+        command.arg(self.disk_cache()).arg(self.disk.as_deref().unwrap_or_default()).arg(program);
+        command
+    }
+
     /// The folder of the disk cache.
     pub fn disk_cache(&self) -> PathBuf {
         self.folder.path().join("disk-cache")
@@ -95,7 +116,10 @@ impl Launch {
 
     /// The command, its log captured.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(panoply());
+        let mut command = match self.disk {
+            Some(_) => Command::from(self.in_own_namespace(panoply().as_os_str())),
+            None => Command::new(panoply()),
+        };
         // Nothing of the machine's own AWS or Panoply settings may leak in.
         let own = |name: &OsStr| {
             let name = name.to_string_lossy();

@@ -9,6 +9,8 @@ mod binary;
 mod certificates;
 mod collector;
 mod config;
+mod dice;
+mod effort;
 mod endless;
 mod gate;
 mod http;
@@ -24,13 +26,15 @@ mod tensor;
 
 pub use answer::Answer;
 pub use archives::{
-    batching_archive, echo, echo_named, onnx_archive, padding, pipeline_archive, pipeline_of, scaling_archive,
-    spin_archive, spin_request,
+    adding_archive, batching_archive, echo, echo_named, onnx_archive, padding, pipeline_archive, pipeline_of,
+    scaling_archive, spin_archive, spin_request,
 };
 pub use binary::panoply;
 pub use certificates::Certificates;
 pub use collector::{CollectedSpan, Collector};
 pub use config::Config;
+pub use dice::{Dice, Zipf};
+pub use effort::effort;
 pub use endless::{ENDLESS, Endless};
 pub use gate::Gate;
 pub use http::Http;

@@ -1,5 +1,6 @@
 //! A running server.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -108,10 +109,24 @@ impl Server {
     /// # Panics
     /// When it has ended.
     pub fn memory(&self) -> u64 {
-        let pid = self.pid().expect("the server runs").as_raw_nonzero();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
-        resident.and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok()).expect("Linux tells it") << 10
+        self.told("VmRSS") << 10
+    }
+
+    /// How many threads the server has at this moment.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn threads(&self) -> u64 {
+        self.told("Threads")
+    }
+
+    /// Where a path of the server's own is found, which may see file systems that others do not.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let root = format!("/proc/{}/root", self.pid().expect("the server runs").as_raw_nonzero());
+        Path::new(&root).join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// How many lines of the log hold all of these parts.
@@ -124,10 +139,16 @@ impl Server {
     /// # Panics
     /// When the server has ended already.
     pub fn peak_memory(&self) -> u64 {
-        let pid = self.child.id().expect("the server runs");
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("there is a line");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+        self.told("VmHWM") << 10
+    }
+
+    /// A number that Linux tells of the server's process.
+    fn told(&self, name: &str) -> u64 {
+        let pid = self.pid().expect("the server runs").as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let number = line.and_then(|rest| rest.split_whitespace().next()).expect("Linux tells it");
+        number.parse().expect("a number")
     }
 
     /// Sends SIGTERM, and does not wait.

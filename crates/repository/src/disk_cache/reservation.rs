@@ -1,5 +1,6 @@
 //! Room that an archive being unpacked has been promised: taken in steps, evicting as needed, given back when dropped.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use inference::Error;
@@ -59,16 +60,17 @@ impl Room for Reservation {
     }
 
     fn disk_is_full(&mut self) -> Outcome<()> {
-        let Some(departure) = self.cache.state.lock().ledger.evict_one() else {
-            let directory = self.cache.config.directory.display();
-            let message = format!(
-                "the disk below '{directory}' is full and nothing in the disk cache can be evicted; free some space, or \
-                 set --disk-cache-size below what the disk has"
-            );
-            return Err(Failure::new(Reason::NoRoom, Error::no_room(message)));
-        };
-        self.cache.delete(&[departure], EvictionReason::DiskFull);
-        Ok(())
+        loop {
+            // The guard must be gone by the time that pins are given up, which takes the same lock.
+            let departure = self.cache.state.lock().ledger.evict_one();
+            if let Some(departure) = departure {
+                self.cache.delete(&[departure], EvictionReason::DiskFull);
+                return Ok(());
+            }
+            if !self.cache.release_a_pin() {
+                return Err(disk_full(&self.cache.config.directory));
+            }
+        }
     }
 }
 
@@ -76,6 +78,15 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         self.cache.state.lock().ledger.release(self.reserved);
     }
+}
+
+fn disk_full(directory: &Path) -> Failure {
+    let message = format!(
+        "the disk below '{}' is full and nothing in the disk cache can be evicted; free some space, or set --disk-cache-size \
+         below what the disk has",
+        directory.display()
+    );
+    Failure::new(Reason::NoRoom, Error::no_room(message))
 }
 
 fn no_room(needed: u64, shortage: Shortage) -> Failure {

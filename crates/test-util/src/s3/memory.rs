@@ -122,6 +122,12 @@ impl MemoryS3 {
         self.bucket.0.lock().gets.get(key).copied().unwrap_or_default()
     }
 
+    /// How many requests there were for any key, failed ones included.
+    pub fn requests(&self) -> u64 {
+        let contents = self.bucket.0.lock();
+        contents.heads.values().chain(contents.gets.values()).sum()
+    }
+
     fn insert(
         &self,
         key: &str,
