@@ -5,6 +5,7 @@ mod folder;
 mod policy;
 mod refusals;
 mod reservation;
+mod use_order;
 
 use std::fmt;
 use std::fs::File;
@@ -19,6 +20,7 @@ use crate::archive::UnpackLimits;
 use crate::download::Turns;
 use folder::Folder;
 use policy::{ArchiveKey, Departure, Ledger};
+use use_order::UseOrder;
 
 pub use refusals::{Backoff, Refusals};
 
@@ -74,6 +76,8 @@ pub struct DiskCache {
     folder: Folder,
     /// Held for short bookkeeping only, never across I/O.
     state: Mutex<State>,
+    /// What is noted on disk as the time of each use.
+    use_order: Mutex<UseOrder>,
     /// One for each archive that may be on its way.
     fetches: Arc<Turns>,
     /// Asked to give a pin up when pins leave no room.
@@ -120,7 +124,9 @@ impl DiskCache {
         let (folder, lock) = Folder::open(&config.directory)?;
         let mut ledger = Ledger::new(config.capacity);
         let mut departures = Vec::new();
-        for found in folder.recover(store_location)? {
+        let recovered = folder.recover(store_location)?;
+        let last_use = recovered.last().map_or(SystemTime::UNIX_EPOCH, |found| found.used_at);
+        for found in recovered {
             departures.extend(ledger.insert(found.key, found.bytes, found.directory).1);
         }
         departures.iter().for_each(|departure| ledger.release(departure.bytes));
@@ -137,10 +143,11 @@ impl DiskCache {
         );
         let refusals = Refusals::new(config.refusal_backoff);
         let state = Mutex::new(State { ledger, refusals });
+        let use_order = Mutex::new(UseOrder::after(last_use));
         let fetches = Turns::new(config.concurrent_fetches);
         let store_location = store_location.to_owned();
         let pin_releaser = OnceLock::new();
-        let cache = DiskCache { config, store_location, folder, state, fetches, pin_releaser, _lock: lock };
+        let cache = DiskCache { config, store_location, folder, state, use_order, fetches, pin_releaser, _lock: lock };
         cache.report_size();
         Ok(Arc::new(cache))
     }
@@ -149,6 +156,11 @@ impl DiskCache {
     /// block, while an archive would fit but for what is pinned. Only the first call counts.
     pub fn set_pin_releaser(&self, releaser: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.pin_releaser.set(Box::new(releaser));
+    }
+
+    /// What to note on disk for a use at this moment.
+    fn time_of_use(&self) -> SystemTime {
+        self.use_order.lock().next(SystemTime::now())
     }
 
     fn release_a_pin(&self) -> bool {
@@ -255,8 +267,8 @@ fn off_request_threads(work: impl FnOnce() + Send + 'static) {
 
 /// Notes on disk that an archive was used now. Holds no pin and not the cache, so that neither waits for it.
 fn touch(archive: &CachedArchive) {
-    let (tree, now) = (archive.path().to_owned(), SystemTime::now());
-    off_request_threads(move || folder::touch(&tree, now));
+    let (tree, used_at) = (archive.path().to_owned(), archive.0.cache.time_of_use());
+    off_request_threads(move || folder::touch(&tree, used_at));
 }
 
 impl fmt::Debug for DiskCache {

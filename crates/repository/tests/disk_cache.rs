@@ -132,6 +132,26 @@ async fn a_restart_keeps_what_is_complete_in_order_of_use() {
 }
 
 #[tokio::test]
+async fn the_order_of_use_holds_when_the_clock_is_set_back() {
+    let setup = Setup::new();
+    for key in ["a", "b"] {
+        setup.put(key, &archive(key));
+    }
+    let used = setup.fetch("a").await.expect("a");
+    let file = used.path().with_file_name("archive.json");
+    drop(used);
+    // As if the clock had been a day ahead.
+    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    fs::File::options().write(true).open(&file).and_then(|file| file.set_modified(tomorrow)).expect("a time is set");
+    let setup = setup.reopen(1 << 30);
+    drop(setup.fetch("b").await.expect("b"));
+    let setup = setup.reopen(1 << 30);
+    assert_eq!(keys(&setup), ["a", "b"]);
+    noted(&setup.cache.lookup(&target("a")).expect("there"), tomorrow + Duration::from_micros(2)).await;
+    assert_eq!(keys(&setup.reopen(1 << 30)), ["b", "a"]);
+}
+
+#[tokio::test]
 async fn what_a_crash_leaves_behind_is_cleaned_up() {
     let setup = Setup::new();
     for key in ["a", "b", "c", "d"] {

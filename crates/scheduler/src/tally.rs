@@ -79,7 +79,8 @@ impl Tally {
         self.success.add(took);
         self.queue.add(queued);
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        self.last_inference_ms.fetch_max(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // Not the greatest so far: a clock that was ahead for a while would be right never again.
+        self.last_inference_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// A request was answered from the response cache.

@@ -116,7 +116,8 @@ impl DiskCache {
         let mut room = Reservation::new(self);
         let staging = self.folder.stage(key, &mut room)?;
         let unpacked = unpack(&mut source, &staging.tree(), &self.config.limits, &mut room)?;
-        let directory = self.folder.publish(staging, key, unpacked.bytes, &self.store_location, &mut room)?;
+        let (store, used_at) = (&self.store_location, self.time_of_use());
+        let directory = self.folder.publish(staging, key, unpacked.bytes, store, used_at, &mut room)?;
         let (inserted, replaced, archive) = {
             let mut state = self.state.lock();
             // All within one lock: the bytes are always counted, as reserved or as used, and nobody evicts the archive

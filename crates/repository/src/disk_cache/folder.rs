@@ -36,7 +36,7 @@ pub(super) struct Found {
     pub(super) key: ArchiveKey,
     pub(super) bytes: u64,
     pub(super) directory: Arc<str>,
-    used_at: SystemTime,
+    pub(super) used_at: SystemTime,
 }
 
 /// The directory of a cache.
@@ -133,7 +133,7 @@ impl Folder {
         Ok(Staging { directory })
     }
 
-    /// Writes the metadata, flushes everything to the disk, and moves the directory among the complete entries, whose
+    /// Writes the metadata, with `used_at` as the time of its first use, flushes everything to the disk, and moves the directory among the complete entries, whose
     /// name it returns. After a crash the entry is there with all its bytes, or not at all.
     pub(super) fn publish(
         &self,
@@ -141,6 +141,7 @@ impl Folder {
         key: &ArchiveKey,
         bytes: u64,
         store: &str,
+        used_at: SystemTime,
         room: &mut dyn Room,
     ) -> Outcome<Arc<str>> {
         let metadata = Metadata {
@@ -154,6 +155,7 @@ impl Folder {
         let path = staging.directory.path();
         retry_when_full(room, || fs::write(path.join(METADATA_FILE), &text))?
             .map_err(|error| Failure::disk(format_args!("write {METADATA_FILE}"), error))?;
+        touch(&path.join(TREE), used_at);
         // One call for the whole file system: thousands of small files would each wait for the disk otherwise.
         retry_when_full(room, || rustix::fs::syncfs(&File::open(path)?).map_err(io::Error::from))?
             .map_err(|error| Failure::disk("flush an unpacked archive", error))?;
