@@ -94,7 +94,7 @@ async fn watch(server: Arc<Server>, peaks: Arc<Peaks>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zipf_load_over_all_archives_of_a_large_store_is_answered_right_and_within_bounds() {
-    let (models, requests) = (effort(1000, 10_000), effort(4000, 60_000));
+    let (models, requests) = (effort(1000, 10_000), effort(3000, 60_000));
     let (store, disk) = (FolderStore::new(), disk());
     (0..models).for_each(|number| store.put(&target(number), &adding_archive(number as u32)));
     let server = Arc::new(start(&store, &disk).await);
