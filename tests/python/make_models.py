@@ -36,7 +36,7 @@ def scaling(factor):
 def adding():
     """y = x + a number, for which tests put others into the file."""
     node = helper.make_node("Add", ["x", "number"], ["y"])
-    number = numpy_helper.from_array(np.array([123456.789], np.float32), "number")
+    number = numpy_helper.from_array(np.array([123456.79], np.float32), "number")
     return helper.make_graph([node], "adding", [value("x", FLOAT, ["n", 1])], [value("y", FLOAT, ["n", 1])], [number])
 
 
