@@ -100,7 +100,8 @@ async fn loads_of_random_models_leave_memory_where_it_was() {
     let loads = metrics.sum("panoply_model_loads_total", &[]);
     println!("{loads} loads; after the first 200 requests {} KiB, at the end {} KiB", settled >> 10, memory >> 10);
     assert!(loads > 0.8 * requests as f64, "{loads} loads");
-    assert!(memory < settled + DISORDER, "{settled} bytes have become {memory} after {loads} loads");
+    // What several loads at a time hold goes further up and down than one's.
+    assert!(memory < settled + 3 * DISORDER, "{settled} bytes have become {memory} after {loads} loads");
     Arc::into_inner(server).expect("the clients are gone").stop().await;
 }
 
