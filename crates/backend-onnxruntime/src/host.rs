@@ -42,11 +42,11 @@ pub(crate) fn open_in_files(runtime: &Runtime, spec: &ModelSpec, file: &Path, fi
     let why = match MappableModel::open(file) {
         Err(why) => why,
         Ok(model) => {
-            let skeleton_bytes = model.skeleton().model.len() as u64;
+            let expected = expected(&model);
             let opened = counted(runtime, || open_mapped(&runtime.environment, spec, model, &providers::host(spec)));
             match opened {
                 Ok(((session, weights), added)) => {
-                    let bytes = memory::of_mapped_session(added, skeleton_bytes);
+                    let bytes = added.map_or(0, memory::of_mapped_session).max(expected);
                     return Ok(Opened { session, weights: Some(weights), bytes });
                 }
                 Err(error) => error.message().to_owned(),
@@ -60,7 +60,12 @@ pub(crate) fn open_in_files(runtime: &Runtime, spec: &ModelSpec, file: &Path, fi
 /// What a model is expected to take whose weights stay in their files; `None` where they cannot.
 pub(crate) fn estimate_in_files(file: &Path) -> Option<u64> {
     let model = MappableModel::open(file).ok()?;
-    Some(memory::of_mapped_session(None, model.skeleton().model.len() as u64))
+    Some(expected(&model))
+}
+
+fn expected(model: &MappableModel) -> u64 {
+    let skeleton = model.skeleton();
+    memory::of_mapped_graph(skeleton.model.len() as u64, skeleton.folded_bytes)
 }
 
 /// Makes a session, and tells what the arena handed out for it, where that can be known.

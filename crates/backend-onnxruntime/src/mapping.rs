@@ -53,6 +53,9 @@ impl MappableModel {
         if skeleton.weights.is_empty() {
             return Err("it has none that lie in a file as they are used".to_owned());
         }
+        if skeleton.folded_bytes > skeleton.mapped_bytes() / 2 {
+            return Err("most of them are not used as they are in the file".to_owned());
+        }
         Ok(MappableModel { skeleton, folder, files })
     }
 

@@ -39,10 +39,15 @@ pub(crate) fn of_session(allocated: Option<u64>, file_bytes: u64) -> u64 {
     allocated.unwrap_or(0).max(file_bytes) + SESSION_BYTES
 }
 
-/// What a session takes whose weights stay in files: what was handed out for it (weights that optimisation has changed, and
-/// those too small to be mapped), and a graph several times as large as the model without its weights.
-pub(crate) fn of_mapped_session(allocated: Option<u64>, skeleton_bytes: u64) -> u64 {
-    allocated.unwrap_or(0) + GRAPH_FACTOR * skeleton_bytes + SESSION_BYTES
+/// What a session is expected to take whose weights stay in files: a graph several times as large as the model without its
+/// weights, and weights that optimisation changes.
+pub(crate) fn of_mapped_graph(skeleton_bytes: u64, folded_bytes: u64) -> u64 {
+    GRAPH_FACTOR * skeleton_bytes + folded_bytes + SESSION_BYTES
+}
+
+/// What one has taken, where that is known: what was handed out for it.
+pub(crate) fn of_mapped_session(allocated: u64) -> u64 {
+    allocated + SESSION_BYTES
 }
 
 /// Bytes of a model's file and of its neighbours, where ONNX keeps external weights.

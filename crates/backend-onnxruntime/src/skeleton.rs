@@ -1,5 +1,7 @@
 //! An ONNX model without its weights: where they are in its files, and a model that refers to them there. Pure.
 
+use std::collections::HashMap;
+
 use inference::DataType;
 use ort::sys::ONNXTensorElementDataType as Onnx;
 
@@ -14,7 +16,12 @@ mod model {
     pub(super) const GRAPH: u64 = 7;
 }
 mod graph {
+    pub(super) const NODE: u64 = 1;
     pub(super) const INITIALIZER: u64 = 5;
+}
+mod node {
+    pub(super) const INPUT: u64 = 1;
+    pub(super) const OUTPUT: u64 = 2;
 }
 mod tensor {
     pub(super) const DIMS: u64 = 1;
@@ -33,6 +40,9 @@ pub(crate) struct Skeleton {
     pub(crate) model: Vec<u8>,
     /// Those tensors.
     pub(crate) weights: Vec<Weight>,
+    /// Bytes of tensors that optimisation is expected to compute from constants alone, as 32-bit numbers: quantised weights
+    /// that are dequantised first, say. They are no longer in any file.
+    pub(crate) folded_bytes: u64,
 }
 
 /// A tensor that can be used where it is.
@@ -53,7 +63,7 @@ impl Skeleton {
     /// # Errors
     /// Malformed for what is no ONNX model.
     pub(crate) fn of(file: &[u8], file_name: &str) -> Result<Skeleton, Malformed> {
-        let mut skeleton = Skeleton { model: Vec::new(), weights: Vec::new() };
+        let mut skeleton = Skeleton { model: Vec::new(), weights: Vec::new(), folded_bytes: 0 };
         let mut graphs = 0;
         for field in Fields::of(file) {
             let field = field?;
@@ -91,7 +101,42 @@ impl Skeleton {
             }
             self.weights.extend(found);
         }
+        self.folded_bytes = self.folded(graph)?;
         Ok(out)
+    }
+
+    /// Walks the nodes in their order, which ONNX wants topological. Small constants are folded too, and do not matter.
+    fn folded(&self, graph: &[u8]) -> Result<u64, Malformed> {
+        let weights = self.weights.iter().filter_map(|weight| {
+            let elements = weight.length / weight.datatype.size()? as u64;
+            Some((weight.name.as_bytes(), elements))
+        });
+        let mut constants: HashMap<&[u8], u64> = weights.collect();
+        for field in Fields::of(graph) {
+            let field = field?;
+            match field.value {
+                Value::Bytes(initializer) if field.number == graph::INITIALIZER => {
+                    let name = strings(initializer, tensor::NAME).next().unwrap_or_default();
+                    constants.entry(name).or_default();
+                }
+                _ => {}
+            }
+        }
+        let mut bytes = 0u64;
+        for field in Fields::of(graph).flatten() {
+            let Value::Bytes(node) = field.value else { continue };
+            if field.number != graph::NODE {
+                continue;
+            }
+            let inputs = strings(node, node::INPUT).filter(|name| !name.is_empty());
+            let inputs: Option<Vec<u64>> = inputs.map(|name| constants.get(name).copied()).collect();
+            // An input that is no constant makes it none.
+            let Some(inputs) = inputs else { continue };
+            let elements = inputs.into_iter().max().unwrap_or(0);
+            bytes = bytes.saturating_add(elements.saturating_mul(4));
+            constants.extend(strings(node, node::OUTPUT).map(|name| (name, elements)));
+        }
+        Ok(bytes)
     }
 }
 
@@ -110,6 +155,14 @@ fn reference(weight: &Weight, file_name: &str) -> Vec<u8> {
     }
     put_number(&mut out, tensor::DATA_LOCATION, tensor::EXTERNAL);
     out
+}
+
+/// The strings that a message has in a field.
+fn strings(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
+    Fields::of(message).flatten().filter(move |field| field.number == number).filter_map(|field| match field.value {
+        Value::Bytes(text) => Some(text),
+        _ => None,
+    })
 }
 
 /// What a TensorProto says.

@@ -113,6 +113,26 @@ fn what_cannot_be_used_in_place_stays_in_the_model() {
 }
 
 #[test]
+fn what_constants_make_of_constants_counts_as_folded() {
+    let node = |inputs: &[&str], output: &str| {
+        message(|out| {
+            inputs.iter().for_each(|name| put_bytes(out, node::INPUT, name.as_bytes()));
+            put_bytes(out, node::OUTPUT, output.as_bytes());
+        })
+    };
+    let graph = message(|out| {
+        put_bytes(out, graph::NODE, &node(&["w", "scale"], "dequantised"));
+        put_bytes(out, graph::NODE, &node(&["dequantised", ""], "turned"));
+        put_bytes(out, graph::NODE, &node(&["x", "turned"], "y"));
+        put_bytes(out, graph::NODE, &node(&["y", "w"], "z"));
+        put_bytes(out, graph::INITIALIZER, &raw("w", &[512]));
+        put_bytes(out, graph::INITIALIZER, &raw("scale", &[8]));
+    });
+    let file = message(|out| put_bytes(out, model::GRAPH, &graph));
+    assert_eq!(Skeleton::of(&file, "m.onnx").expect("a model").folded_bytes, 2 * 512 * 4);
+}
+
+#[test]
 fn what_is_no_model_is_refused() {
     let graph = model_of(&[]);
     let two = [graph.clone(), graph].concat();

@@ -113,6 +113,9 @@ fn the_model_decides_before_the_server_and_files_that_may_change_are_not_mapped(
     }
     let changing = ModelArtifact { immutable: false, ..of_model(Some(Weights::Mapped)) };
     assert_eq!(mapped_bytes(&backend(), &changing), (0, 0));
+    // Its weights are dequantised when it is loaded, which leaves none of them as they are.
+    let quantised = configured(&real("minilm-int8/encoder/1"), |spec| spec.weights = Some(Weights::Mapped));
+    assert_eq!(mapped_bytes(&backend(), &quantised), (0, 0));
     let without_weights = configured(&completed("add_sub"), |spec| spec.weights = Some(Weights::Mapped));
     assert_eq!(mapped_bytes(&backend(), &without_weights), (0, 0));
 }
