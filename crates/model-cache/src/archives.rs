@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use inference::{CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use lru::LruCache;
 use parking_lot::Mutex;
-use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo, Urgency};
+use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo, Urgency, was_replaced};
 
 use crate::config::ModelCacheConfig;
+use crate::missing_keys::MissingKeys;
 
-/// How often one load tries to fetch its archive, when connections break or the archive is replaced meanwhile.
+/// How often one load begins to fetch its archive, when that is replaced meanwhile.
 const MAX_TRIES: u32 = 3;
 
 /// How many archives' checks are remembered; for the others the store is asked again.
@@ -23,6 +24,7 @@ pub struct Archives {
     check_interval: Duration,
     /// When the store last confirmed what is on disk.
     confirmed: Mutex<LruCache<TargetModel, Instant>>,
+    missing: Mutex<MissingKeys>,
 }
 
 /// An archive on disk, and how it got there.
@@ -41,6 +43,7 @@ impl Archives {
             disk,
             check_interval: config.store_check_interval,
             confirmed: Mutex::new(LruCache::new(remembered)),
+            missing: Mutex::new(MissingKeys::new(config.missing_key_ttl)),
         }
     }
 
@@ -57,8 +60,8 @@ impl Archives {
     /// The archive on disk, fetched if it is not there or the store has another version by now.
     ///
     /// # Errors
-    /// NotFound when the store has no such archive; what the fetch ended in otherwise. A store that cannot be asked is no
-    /// error while the archive is on disk.
+    /// NotFound when the store has no such archive, or had none a moment ago; what the fetch ended in otherwise. A store that
+    /// cannot be asked is no error while the archive is on disk.
     pub(crate) async fn obtain(
         &self,
         target: &TargetModel,
@@ -69,6 +72,10 @@ impl Archives {
             && is_fresh(self.last_confirmed(target), self.check_interval, Instant::now())
         {
             return Ok(from_disk(archive));
+        }
+        if self.missing.lock().is_missing(target, Instant::now()) {
+            metrics::counter!("panoply_missing_key_hits_total").increment(1);
+            return Err(unknown(target, self.store.missing(target)));
         }
         self.obtain_newest(target, urgency, trace).await
     }
@@ -107,6 +114,11 @@ impl Archives {
     async fn head(&self, target: &TargetModel, trace: Option<&Trace>) -> Result<ObjectInfo> {
         let mut span = trace.map(|trace| trace.begin("store.head"));
         let info = self.store.head(target).await;
+        match &info {
+            Ok(_) => self.missing.lock().forget(target),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.missing.lock().record(target, Instant::now()),
+            Err(_) => {}
+        }
         if let (Some(span), Err(error)) = (&mut span, &info) {
             span.fail(error);
         }
@@ -137,8 +149,7 @@ impl Archives {
                     let timing = LoadTiming { download: timing.download, unpack: timing.unpack, load: Duration::ZERO };
                     return Ok(Obtained { archive, tier: CacheTier::Store, timing });
                 }
-                // The connection broke, or the archive was replaced meanwhile.
-                Err(error) if error.kind() == ErrorKind::Unavailable && tries < MAX_TRIES => {
+                Err(error) if was_replaced(&error) && tries < MAX_TRIES => {
                     tracing::warn!(%target, tries, "fetching it again: {error:#}");
                     tries += 1;
                     info = self.head(target, trace).await.map_err(|error| unknown(target, error))?;

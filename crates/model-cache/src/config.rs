@@ -54,6 +54,8 @@ pub struct ModelCacheConfig {
     pub gpus: Vec<u32>,
     /// How long a store's answer about an archive on disk is trusted.
     pub store_check_interval: Duration,
+    /// How long a key is taken to be missing that the store did not have; 0 to ask the store for every request.
+    pub missing_key_ttl: Duration,
     /// How long one download may take.
     pub download_timeout: Duration,
     /// How long loading an archive's models may take, once it is on disk.

@@ -19,6 +19,7 @@ mod growth;
 mod loaded;
 mod loader;
 mod metrics;
+mod missing_keys;
 mod overrides;
 mod placement;
 pub mod policy;

@@ -17,7 +17,7 @@ use inference::{Result, TargetModel};
 use parking_lot::Mutex;
 
 use crate::archive::UnpackLimits;
-use crate::download::Turns;
+use crate::download::{DownloadConfig, Downloads};
 use folder::Folder;
 use policy::{ArchiveKey, Departure, Ledger};
 use use_order::UseOrder;
@@ -37,13 +37,12 @@ pub struct DiskCacheConfig {
     pub download_timeout: Duration,
     /// How long a bad archive is left alone.
     pub refusal_backoff: Backoff,
-    /// Archives that may be downloaded and unpacked at the same time, at least 1; further ones wait for as long as their
-    /// callers do, the most urgent first. Each takes a thread of the runtime's blocking pool.
-    pub concurrent_fetches: usize,
+    /// What bounds downloads together.
+    pub download: DownloadConfig,
 }
 
 impl DiskCacheConfig {
-    /// A cache with ordinary bounds: ten minutes a download, 16 at a time; bad archives are tried again after 1 s at
+    /// A cache with ordinary bounds: ten minutes a download; bad archives are tried again after 1 s at
     /// first and 5 minutes at most.
     pub fn new(directory: impl Into<PathBuf>, capacity: u64) -> Self {
         DiskCacheConfig {
@@ -52,7 +51,7 @@ impl DiskCacheConfig {
             limits: UnpackLimits::default(),
             download_timeout: Duration::from_secs(600),
             refusal_backoff: Backoff { initial: Duration::from_secs(1), maximum: Duration::from_secs(300) },
-            concurrent_fetches: 16,
+            download: DownloadConfig::default(),
         }
     }
 }
@@ -78,8 +77,7 @@ pub struct DiskCache {
     state: Mutex<State>,
     /// What is noted on disk as the time of each use.
     use_order: Mutex<UseOrder>,
-    /// One for each archive that may be on its way.
-    fetches: Arc<Turns>,
+    downloads: Arc<Downloads>,
     /// Asked to give a pin up when pins leave no room.
     pin_releaser: OnceLock<PinReleaser>,
     /// Locked as long as the cache lives, so that no second server uses the directory.
@@ -144,10 +142,10 @@ impl DiskCache {
         let refusals = Refusals::new(config.refusal_backoff);
         let state = Mutex::new(State { ledger, refusals });
         let use_order = Mutex::new(UseOrder::after(last_use));
-        let fetches = Turns::new(config.concurrent_fetches);
+        let downloads = Downloads::new(config.download.clone());
         let store_location = store_location.to_owned();
         let pin_releaser = OnceLock::new();
-        let cache = DiskCache { config, store_location, folder, state, use_order, fetches, pin_releaser, _lock: lock };
+        let cache = DiskCache { config, store_location, folder, state, use_order, downloads, pin_releaser, _lock: lock };
         cache.report_size();
         Ok(Arc::new(cache))
     }

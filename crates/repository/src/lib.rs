@@ -17,7 +17,7 @@ mod store;
 
 pub use archive::UnpackLimits;
 pub use disk_cache::{Backoff, CachedArchive, DiskCache, DiskCacheConfig, FetchTiming, Refusals};
-pub use download::{Priority, Urgency};
+pub use download::{DownloadConfig, Priority, Urgency};
 pub use given_files::GivenFiles;
 pub use metric_names::describe_metrics;
 pub use reading::{
@@ -25,6 +25,6 @@ pub use reading::{
 };
 pub use scan::{Fingerprint, FoundModel, scan_folder};
 pub use store::{
-    Checksum, ChecksumAlgorithm, ChecksumHasher, FolderStore, ModelStore, ObjectBody, ObjectInfo, S3Config,
-    S3Credentials, S3Store,
+    Checksum, ChecksumAlgorithm, ChecksumHasher, FolderStore, ModelStore, ObjectBytes, ObjectInfo, S3Config,
+    S3Credentials, S3Store, was_replaced,
 };

@@ -2,14 +2,18 @@
 
 mod checksum;
 mod folder;
+mod resume;
+mod retrier;
+mod retry;
 mod s3;
-mod s3_error;
 
+use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use inference::{BoxFuture, ErrorKind, Result, TargetModel};
+use inference::{BoxFuture, Error, ErrorKind, Result, TargetModel};
 
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumHasher};
 pub use folder::FolderStore;
@@ -26,19 +30,17 @@ pub struct ObjectInfo {
     pub checksum: Option<Checksum>,
 }
 
-/// An archive being read.
-pub struct ObjectBody {
-    /// What the store says about the bytes that follow.
-    pub info: ObjectInfo,
-    /// The archive's bytes, in order. The stream ends after the last byte or with the first error; whoever reads it checks
-    /// that as many bytes came as `info` promised.
-    pub bytes: BoxStream<'static, Result<Bytes>>,
-}
+/// Some or all of an archive's bytes, in order: as many as were asked for, or an error at the end.
+pub type ObjectBytes = BoxStream<'static, Result<Bytes>>;
 
-/// A place with model archives. Implementations bound every wait, and may be called from any number of tasks at once.
+/// A place with model archives. Implementations bound every wait, try again what may have failed by chance, and may be called
+/// from any number of tasks at once. Their errors are final.
 pub trait ModelStore: Send + Sync {
     /// Names the store in messages, and tells caches of different stores apart: `s3://bucket/prefix/` or `/models`.
     fn location(&self) -> &str;
+
+    /// The error for an archive that is not there, as [`ModelStore::head`] gives it.
+    fn missing(&self, target: &TargetModel) -> Error;
 
     /// Asks what an archive looks like now.
     ///
@@ -46,12 +48,17 @@ pub trait ModelStore: Send + Sync {
     /// NotFound, naming the key and the place that was searched; Unavailable when the store cannot be reached or refuses.
     fn head<'a>(&'a self, target: &'a TargetModel) -> BoxFuture<'a, Result<ObjectInfo>>;
 
-    /// Reads an archive whose ETag is still `etag`.
+    /// Reads a range of the bytes of an archive that is still what `info` says.
     ///
     /// # Errors
-    /// As [`ModelStore::head`]; Unavailable also when the archive has been replaced since `etag` was learnt (ask
-    /// [`ModelStore::head`] again, a bounded number of times).
-    fn get<'a>(&'a self, target: &'a TargetModel, etag: &'a str) -> BoxFuture<'a, Result<ObjectBody>>;
+    /// As [`ModelStore::head`]; [`was_replaced`] when the archive is another one by now (ask [`ModelStore::head`] again, a
+    /// bounded number of times). What fails after the first bytes, comes with the stream.
+    fn get<'a>(
+        &'a self,
+        target: &'a TargetModel,
+        info: &'a ObjectInfo,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<ObjectBytes>>;
 }
 
 /// The operations that are counted in `panoply_store_requests_total`.
@@ -61,22 +68,47 @@ pub(crate) enum Operation {
     Get,
 }
 
+impl Operation {
+    /// The metric label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Operation::Head => "head",
+            Operation::Get => "get",
+        }
+    }
+}
+
 /// Counts one request to a store by how it ended.
-pub(crate) fn count_request<T>(operation: Operation, result: &Result<T>) {
-    let operation = match operation {
-        Operation::Head => "head",
-        Operation::Get => "get",
-    };
-    let outcome = match result.as_ref().err().map(inference::Error::kind) {
+pub(crate) fn count_request(operation: Operation, error: Option<&Error>) {
+    let outcome = match error.map(Error::kind) {
         None => "success",
         Some(ErrorKind::NotFound) => "not_found",
         Some(_) => "failure",
     };
-    metrics::counter!("panoply_store_requests_total", "operation" => operation, "outcome" => outcome).increment(1);
+    metrics::counter!("panoply_store_requests_total", "operation" => operation.label(), "outcome" => outcome)
+        .increment(1);
 }
 
+/// What is behind the error for an archive that was replaced between two requests.
+#[derive(Clone, Copy, Debug)]
+struct Replaced;
+
+impl fmt::Display for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("its ETag is another one")
+    }
+}
+
+impl std::error::Error for Replaced {}
+
 /// The error for an archive that was replaced between two requests.
-pub(crate) fn replaced(target: &TargetModel, location: &str) -> inference::Error {
-    inference::Error::unavailable(format!("'{target}' was replaced in {location} while it was being read; try again"))
+pub(crate) fn replaced(target: &TargetModel, location: &str) -> Error {
+    Error::unavailable(format!("'{target}' was replaced in {location} while it was being read; try again"))
         .with_model(target.as_str())
+        .with_source(Replaced)
+}
+
+/// Whether this says that an archive is not any more what its [`ObjectInfo`] says, so that asking for that anew may help.
+pub fn was_replaced(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<Replaced>())
 }

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use bytes::{Bytes, BytesMut};
-use inference::Error;
+use inference::{Error, Result};
 use tokio::sync::mpsc::Receiver;
 
 use crate::failure::{Failure, Outcome, Reason};
@@ -12,7 +12,7 @@ use crate::store::{Checksum, ChecksumHasher};
 /// Reads chunks from a channel. The end is reported only after as many bytes came as were promised, with the promised
 /// checksum; anything else is a [`Failure`] carried by the I/O error. Blocks, so it belongs on a blocking thread.
 pub(crate) struct Source {
-    chunks: Receiver<Outcome<Bytes>>,
+    chunks: Receiver<Result<Bytes>>,
     current: Bytes,
     received: u64,
     size: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(chunks: Receiver<Outcome<Bytes>>, size: u64, checksum: Option<Checksum>) -> Self {
+    pub(crate) fn new(chunks: Receiver<Result<Bytes>>, size: u64, checksum: Option<Checksum>) -> Self {
         let hasher = checksum.as_ref().map(Checksum::hasher);
         Source { chunks, current: Bytes::new(), received: 0, size, checksum, hasher, ended: false }
     }
@@ -51,7 +51,7 @@ impl Source {
             self.ended = true;
             return self.verify().map(|()| None);
         };
-        let chunk = chunk?;
+        let chunk = chunk.map_err(|error| Failure::new(Reason::Store, error))?;
         self.received += chunk.len() as u64;
         if self.received > self.size {
             let message = format!("more bytes arrived than the {} that the store promised", self.size);

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures::StreamExt;
 use inference::{Error, Result, TargetModel};
 use tokio::sync::mpsc;
 
@@ -12,12 +10,12 @@ use super::policy::ArchiveKey;
 use super::reservation::Reservation;
 use super::{CachedArchive, DiskCache, EvictionReason, FetchTiming, touch};
 use crate::archive::{Source, unpack};
-use crate::download::Urgency;
+use crate::download::{Download, Urgency};
 use crate::failure::{Failure, Outcome, Reason};
-use crate::store::{ModelStore, ObjectBody, ObjectInfo};
+use crate::store::{ModelStore, ObjectInfo};
 
-/// Chunks (of some tens to hundreds of KiB) that may wait between the network and the disk.
-const CHUNKS_IN_FLIGHT: usize = 32;
+/// Chunks (of some tens to hundreds of KiB) that may wait between the parts that come in and the disk.
+const CHUNKS_IN_FLIGHT: usize = 4;
 
 impl DiskCache {
     /// Downloads, unpacks and checks the version `info` of an archive, makes room for it, and pins it. Where more are asked
@@ -77,13 +75,15 @@ impl DiskCache {
         info: &ObjectInfo,
         urgency: &Urgency,
     ) -> Outcome<(CachedArchive, FetchTiming)> {
-        let turn = self.fetches.take(urgency).await;
+        let turn = self.downloads.turn(urgency).await;
         let started = Instant::now();
         let deadline = tokio::time::Instant::now() + self.config.download_timeout;
         let timeout = self.config.download_timeout;
-        let body = match tokio::time::timeout_at(deadline, store.get(&key.target, &key.etag)).await {
-            Ok(body) => body.map_err(|error| Failure::new(Reason::Store, error))?,
-            Err(_) => return Err(too_slow(&key.target, timeout)),
+        let download = Download {
+            store: Arc::clone(store),
+            target: key.target.clone(),
+            info: info.clone(),
+            urgency: urgency.clone(),
         };
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let source = Source::new(receiver, info.size, info.checksum.clone());
@@ -93,16 +93,16 @@ impl DiskCache {
             let _turn = turn;
             cache.unpack_and_publish(&unpacked_key, source)
         });
-        let pumped = tokio::time::timeout_at(deadline, pump(body, &sender)).await;
-        if pumped.is_err() {
+        let run = tokio::time::timeout_at(deadline, self.downloads.run(download, &sender)).await;
+        if run.is_err() {
             // The unpacking thread may be waiting for bytes: tell it that none will come. When the channel is full it is
             // behind, and finds the channel closed later on.
-            let _ = sender.try_send(Err(too_slow(&key.target, timeout)));
+            let _ = sender.try_send(Err(too_slow(&key.target, timeout).error));
         }
         drop(sender);
         let downloaded = Instant::now();
         let published = unpacking.await;
-        if pumped.is_err() {
+        if run.is_err() {
             return Err(too_slow(&key.target, timeout));
         }
         let archive = published.unwrap_or_else(|panic| Err(crashed(&panic)))?;
@@ -132,20 +132,6 @@ impl DiskCache {
         }
         self.delete_reserved(&replaced, EvictionReason::Replaced);
         archive.ok_or_else(|| Failure::new(Reason::Disk, Error::internal("an archive vanished as it was published")))
-    }
-}
-
-/// Passes the store's chunks on, until its stream ends, fails, or nobody listens any more.
-async fn pump(body: ObjectBody, sender: &mpsc::Sender<Outcome<Bytes>>) {
-    let mut chunks = body.bytes;
-    while let Some(chunk) = chunks.next().await {
-        if let Ok(chunk) = &chunk {
-            metrics::counter!("panoply_download_bytes_total").increment(chunk.len() as u64);
-        }
-        let chunk = chunk.map_err(|error| Failure::new(Reason::Store, error));
-        if sender.send(chunk).await.is_err() {
-            return;
-        }
     }
 }
 

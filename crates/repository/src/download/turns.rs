@@ -11,7 +11,12 @@ use super::{Priority, Urgency};
 
 /// A number of turns, given to the most urgent first.
 #[derive(Debug)]
-pub(crate) struct Turns(Mutex<State>);
+pub(crate) struct Turns {
+    state: Mutex<State>,
+    /// Gauges of those who have a turn, and of those who wait for one.
+    taken: &'static str,
+    waiting: &'static str,
+}
 
 #[derive(Debug)]
 struct State {
@@ -21,9 +26,10 @@ struct State {
 }
 
 impl Turns {
-    /// `count` at once.
-    pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Turns(Mutex::new(State { queue: TurnQueue::new(count), waiters: HashMap::new() })))
+    /// `count` at once, with the names of the gauges that show them.
+    pub(crate) fn new(count: usize, taken: &'static str, waiting: &'static str) -> Arc<Self> {
+        let state = Mutex::new(State { queue: TurnQueue::new(count), waiters: HashMap::new() });
+        Arc::new(Turns { state, taken, waiting })
     }
 
     /// Waits for a turn; dropping the future gives up the place.
@@ -35,6 +41,9 @@ impl Turns {
                 biased;
                 turn = &mut granted => {
                     turn.expect("invariant: the sender goes only with a turn or with the place");
+                    metrics::gauge!(place.turns.waiting).decrement(1.0);
+                    metrics::gauge!(place.turns.taken).increment(1.0);
+                    place.has_turn = true;
                     return Turn(place);
                 }
                 priority = urgency.above(priority), if priority.is_background() => place.promote(priority),
@@ -44,12 +53,13 @@ impl Turns {
 
     fn join(self: &Arc<Self>, priority: Priority) -> (Place, oneshot::Receiver<()>) {
         let (sender, granted) = oneshot::channel();
-        let mut state = self.0.lock();
+        metrics::gauge!(self.waiting).increment(1.0);
+        let mut state = self.state.lock();
         let ticket = state.queue.join(priority);
         state.waiters.insert(ticket.number(), sender);
         state.grant();
         drop(state);
-        (Place { turns: Arc::clone(self), ticket }, granted)
+        (Place { turns: Arc::clone(self), ticket, has_turn: false }, granted)
     }
 }
 
@@ -69,11 +79,13 @@ impl State {
 struct Place {
     turns: Arc<Turns>,
     ticket: Ticket,
+    /// Whether it has been counted as one that has a turn.
+    has_turn: bool,
 }
 
 impl Place {
     fn promote(&mut self, priority: Priority) {
-        let mut state = self.turns.0.lock();
+        let mut state = self.turns.state.lock();
         if let Some(promoted) = state.queue.promote(self.ticket, priority) {
             self.ticket = promoted;
             state.grant();
@@ -83,7 +95,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.turns.0.lock();
+        let gauge = if self.has_turn { self.turns.taken } else { self.turns.waiting };
+        metrics::gauge!(gauge).decrement(1.0);
+        let mut state = self.turns.state.lock();
         if state.queue.leave(self.ticket) {
             state.waiters.remove(&self.ticket.number());
         } else {
@@ -103,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_goes_to_the_most_urgent_as_it_is_by_then() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, "taken", "waiting");
         let first = turns.take(&Priority::Interactive.into()).await;
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         let raised = Urgency::from(Priority::Prefetch);
@@ -123,7 +137,7 @@ mod tests {
             let turns = turns.clone();
             async move { turns.take(&Priority::Interactive.into()).await }
         });
-        while turns.0.lock().waiters.len() < 4 {
+        while turns.state.lock().waiters.len() < 4 {
             tokio::task::yield_now().await;
         }
         raised.raise(Priority::Interactive);
@@ -136,6 +150,6 @@ mod tests {
             names.push(order.recv().await.expect("a name"));
         }
         assert_eq!(names, ["raised", "refresh", "prefetch"]);
-        assert!(turns.0.lock().waiters.is_empty());
+        assert!(turns.state.lock().waiters.is_empty());
     }
 }

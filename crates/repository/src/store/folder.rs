@@ -1,18 +1,19 @@
 //! A model store in a local folder: an archive is a file below it, and a key's `/` are directories.
 
 use std::fs::Metadata;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, StreamExt};
 use inference::{BoxFuture, Error, Result, TargetModel};
 use tokio::fs::File;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::{ModelStore, ObjectBody, ObjectInfo, Operation, count_request, replaced};
+use super::{ModelStore, ObjectBytes, ObjectInfo, Operation, count_request, replaced};
 
 /// How much is read at a time.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -55,33 +56,34 @@ impl FolderStore {
 
     fn info(&self, target: &TargetModel, metadata: &Metadata) -> Result<ObjectInfo> {
         if !metadata.is_file() {
-            return Err(self.missing(target, "it is not a file"));
+            return Err(self.no_archive(target, "it is not a file"));
         }
         let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
         let etag = format!("{:x}-{seconds:x}.{nanoseconds:09}-{:x}", metadata.len(), metadata.ino());
         Ok(ObjectInfo { etag: etag.into(), size: metadata.len(), checksum: None })
     }
 
-    async fn read(&self, target: &TargetModel, etag: &str) -> Result<ObjectBody> {
+    async fn read(&self, target: &TargetModel, etag: &str, range: Range<u64>) -> Result<ObjectBytes> {
         // Looked at before it is opened: opening a pipe would wait for a writer.
         self.stat(target).await?;
-        let file = File::open(self.path(target)).await.map_err(|error| self.failure(target, error))?;
+        let mut file = File::open(self.path(target)).await.map_err(|error| self.failure(target, error))?;
         let metadata = file.metadata().await.map_err(|error| self.failure(target, error))?;
         let info = self.info(target, &metadata)?;
         if &*info.etag != etag {
             return Err(replaced(target, &self.location));
         }
+        file.seek(SeekFrom::Start(range.start)).await.map_err(|error| self.failure(target, error))?;
         let reading = Reading {
             file,
             store: FolderStore { folder: self.folder.clone(), location: self.location.clone() },
             target: target.clone(),
             etag: Arc::clone(&info.etag),
-            remaining: info.size,
+            remaining: range.end - range.start,
         };
-        Ok(ObjectBody { info, bytes: reading.into_stream() })
+        Ok(reading.into_stream())
     }
 
-    fn missing(&self, target: &TargetModel, why: &str) -> Error {
+    fn no_archive(&self, target: &TargetModel, why: &str) -> Error {
         Error::not_found(format!("no archive '{target}' in folder '{}': {why}", self.location))
             .with_model(target.as_str())
     }
@@ -89,7 +91,7 @@ impl FolderStore {
     fn failure(&self, target: &TargetModel, error: std::io::Error) -> Error {
         match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
-                self.missing(target, "there is no such file")
+                self.missing(target)
             }
             _ => Error::unavailable(format!(
                 "cannot read '{target}' in folder '{}': {error}; check the file's permissions",
@@ -106,18 +108,27 @@ impl ModelStore for FolderStore {
         &self.location
     }
 
+    fn missing(&self, target: &TargetModel) -> Error {
+        self.no_archive(target, "there is no such file")
+    }
+
     fn head<'a>(&'a self, target: &'a TargetModel) -> BoxFuture<'a, Result<ObjectInfo>> {
         Box::pin(async move {
             let result = self.stat(target).await;
-            count_request(Operation::Head, &result);
+            count_request(Operation::Head, result.as_ref().err());
             result
         })
     }
 
-    fn get<'a>(&'a self, target: &'a TargetModel, etag: &'a str) -> BoxFuture<'a, Result<ObjectBody>> {
+    fn get<'a>(
+        &'a self,
+        target: &'a TargetModel,
+        info: &'a ObjectInfo,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<ObjectBytes>> {
         Box::pin(async move {
-            let result = self.read(target, etag).await;
-            count_request(Operation::Get, &result);
+            let result = self.read(target, &info.etag, range).await;
+            count_request(Operation::Get, result.as_ref().err());
             result
         })
     }
@@ -133,7 +144,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
+    fn into_stream(self) -> ObjectBytes {
         stream::try_unfold(self, |mut reading| async move {
             let chunk = reading.next_chunk().await?;
             Ok(chunk.map(|chunk| (chunk, reading)))

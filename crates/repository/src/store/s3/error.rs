@@ -1,10 +1,14 @@
 //! What an error of the S3 client means to the caller, and what the operator should check.
 
+use std::time::Duration;
+
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use inference::{Error, TargetModel};
 
-use super::replaced;
+use crate::store::replaced;
+use crate::store::retrier::Failed;
+use crate::store::retry::Fault;
 
 /// A bucket and a prefix.
 pub(super) struct Place {
@@ -22,6 +26,13 @@ impl Place {
         Place { bucket, prefix, location, server }
     }
 
+    /// The error for an archive that is not there.
+    pub(super) fn missing(&self, target: &TargetModel) -> Error {
+        let Place { bucket, prefix, .. } = self;
+        Error::not_found(format!("no archive '{target}' in bucket '{bucket}' under prefix '{prefix}'"))
+            .with_model(target.as_str())
+    }
+
     /// The object that holds an archive.
     pub(super) fn key(&self, target: &TargetModel) -> String {
         format!("{}{target}", self.prefix)
@@ -29,14 +40,47 @@ impl Place {
 }
 
 /// Puts an SDK error into our terms.
-pub(super) fn describe<E>(place: &Place, target: &TargetModel, error: SdkError<E, HttpResponse>) -> Error
+pub(super) fn describe<E>(place: &Place, target: &TargetModel, error: SdkError<E, HttpResponse>) -> Failed
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let fault = fault(&error);
+    Failed { error: describe_error(place, target, error), fault }
+}
+
+/// Whether the same request may do better.
+fn fault<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Fault {
+    let Some(response) = error.raw_response() else {
+        return match error {
+            SdkError::TimeoutError(_) | SdkError::ResponseError(_) => Fault::Passing,
+            SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => Fault::Passing,
+            // A connection that ends amid an answer; without a kind it is about credentials or certificates.
+            SdkError::DispatchFailure(failure) if failure.as_other().is_some() => Fault::Passing,
+            _ => Fault::Lasting,
+        };
+    };
+    match (response.status().as_u16(), error.code()) {
+        (429 | 503, _) | (_, Some("SlowDown" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded")) => {
+            Fault::Busy(response.headers().get("retry-after").and_then(retry_after))
+        }
+        (200..=299 | 408 | 500..=599, _) | (_, Some("RequestTimeout")) => Fault::Passing,
+        _ => Fault::Lasting,
+    }
+}
+
+/// The header's value where it is a number of seconds, as S3 servers write it.
+fn retry_after(value: &str) -> Option<Duration> {
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn describe_error<E>(place: &Place, target: &TargetModel, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     let status = error.raw_response().map(|response| response.status().as_u16());
     let described = match (status, error.code()) {
         (Some(404), code) => missing(place, target, code),
-        (Some(412), _) => replaced(target, &place.location),
+        (Some(412), _) => return replaced(target, &place.location),
         (Some(status @ (401 | 403)), code) => denied(place, target, status, code),
         (Some(status), code) => Error::unavailable(format!(
             "the server of {} answered {status} {} for '{target}'; check the bucket, the region and the endpoint ({})",
@@ -50,11 +94,11 @@ where
 }
 
 fn missing(place: &Place, target: &TargetModel, code: Option<&str>) -> Error {
-    let Place { bucket, prefix, .. } = place;
     if code == Some("NoSuchBucket") {
-        return Error::unavailable(format!("bucket '{bucket}' does not exist; check --model-store and --s3-endpoint"));
+        let message = format!("bucket '{}' does not exist; check --model-store and --s3-endpoint", place.bucket);
+        return Error::unavailable(message);
     }
-    Error::not_found(format!("no archive '{target}' in bucket '{bucket}' under prefix '{prefix}'"))
+    place.missing(target)
 }
 
 /// The error for a 404 that names neither a key nor a bucket as missing.
