@@ -137,7 +137,7 @@ async fn what_the_store_promised_is_verified() {
     let archive = good().gzip();
     let wrong = ObjectChecksum::Crc32("AAAAAA==".to_owned());
     store.server.put_with_checksum(&S3Store::key("wrong-sum"), archive.clone(), wrong);
-    store.server.put_broken(&S3Store::key("broken"), archive.clone(), archive.len() / 2);
+    store.server.put_broken(&S3Store::key("broken"), archive.clone(), archive.len() / 8);
     store.put("neighbour", &echo());
     let launch = store.launch();
     let server = launch.start().await;

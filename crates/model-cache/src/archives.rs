@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo, Urgency, was_replaced};
 
 use crate::config::ModelCacheConfig;
+use crate::metrics::CacheMetrics;
 use crate::missing_keys::MissingKeys;
 
 /// How often one load begins to fetch its archive, when that is replaced meanwhile.
@@ -74,7 +75,7 @@ impl Archives {
             return Ok(from_disk(archive));
         }
         if self.missing.lock().is_missing(target, Instant::now()) {
-            metrics::counter!("panoply_missing_key_hits_total").increment(1);
+            CacheMetrics.known_missing();
             return Err(unknown(target, self.store.missing(target)));
         }
         self.obtain_newest(target, urgency, trace).await

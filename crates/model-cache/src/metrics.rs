@@ -15,6 +15,11 @@ pub fn describe_metrics() {
         Unit::Count,
         "Requests for archives by where their models were found: memory, disk or store"
     );
+    describe_counter!(
+        "panoply_missing_key_hits_total",
+        Unit::Count,
+        "Requests for archives that the store did not have a moment ago, answered without asking it again"
+    );
     describe_counter!("panoply_model_loads_total", Unit::Count, "Archives loaded into memory, by where they came from");
     describe_counter!("panoply_model_load_failures_total", Unit::Count, "Archives that could not be loaded, by reason");
     describe_histogram!(
@@ -68,6 +73,7 @@ impl CacheMetrics {
             counter!("panoply_model_load_failures_total", "reason" => kind.name()).increment(0);
         }
         counter!("panoply_model_unload_failures_total").increment(0);
+        counter!("panoply_missing_key_hits_total").increment(0);
         self.used(residency);
     }
 
@@ -88,6 +94,10 @@ impl CacheMetrics {
 
     pub(crate) fn found(self, tier: CacheTier) {
         counter!("panoply_cache_requests_total", "tier" => tier.name()).increment(1);
+    }
+
+    pub(crate) fn known_missing(self) {
+        counter!("panoply_missing_key_hits_total").increment(1);
     }
 
     pub(crate) fn loaded(self, tier: CacheTier, elapsed: Duration) {

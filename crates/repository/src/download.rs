@@ -65,3 +65,6 @@ impl Downloads {
         self.archives.take(urgency).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,9 @@
 
 mod checksum;
 mod folder;
-mod resume;
-mod retrier;
-mod retry;
+pub(crate) mod resume;
+pub(crate) mod retrier;
+pub(crate) mod retry;
 mod s3;
 
 use std::fmt;

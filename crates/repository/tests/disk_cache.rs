@@ -271,7 +271,8 @@ async fn under_pressure_everyone_reads_the_right_archive() {
 async fn no_more_archives_are_unpacked_at_a_time_than_the_settings_allow() {
     let server = MemoryS3::start().await;
     server.set_chunk_delay(Duration::from_millis(60));
-    let setup = Arc::new(Setup::over_s3(&server, |config| config.concurrent_fetches = 2).await);
+    let setup =
+        Arc::new(Setup::over_s3(&server, |config| config.download.archives = 2.try_into().expect("not zero")).await);
     let fetches = (0..5).map(|key| {
         let (setup, key) = (Arc::clone(&setup), key.to_string());
         server.put(&key, archive(&key));

@@ -3,14 +3,15 @@
 mod setup;
 
 use std::io::{Read as _, Write as _};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use inference::{ErrorKind, Result};
-use repository::{FolderStore, ModelStore, S3Config, S3Credentials, S3Store};
+use inference::{ErrorKind, Result, TargetModel};
+use repository::{FolderStore, ModelStore, ObjectInfo, S3Config, S3Credentials, S3Store, was_replaced};
 use setup::{Setup, s3_config, target};
 use test_util::archive::ArchiveBuilder;
 use test_util::s3::{ACCESS_KEY_ID, Access, FolderS3, MemoryS3, ObjectChecksum, SECRET_ACCESS_KEY};
@@ -18,9 +19,16 @@ use test_util::s3::{ACCESS_KEY_ID, Access, FolderS3, MemoryS3, ObjectChecksum, S
 async fn read(store: &dyn ModelStore, key: &str) -> Result<Bytes> {
     let target = target(key);
     let info = store.head(&target).await?;
-    let body = store.get(&target, &info.etag).await?;
-    assert_eq!(body.info.size, info.size);
-    let chunks: Vec<Bytes> = body.bytes.try_collect().await?;
+    read_range(store, &target, &info, 0..info.size).await
+}
+
+async fn read_range(
+    store: &dyn ModelStore,
+    target: &TargetModel,
+    info: &ObjectInfo,
+    range: Range<u64>,
+) -> Result<Bytes> {
+    let chunks: Vec<Bytes> = store.get(target, info, range).await?.try_collect().await?;
     Ok(chunks.concat().into())
 }
 
@@ -39,15 +47,22 @@ async fn conforms(store: &dyn ModelStore, put: &dyn Fn(&str, &[u8])) {
     let missing = store.head(&target("team/none.tar.gz")).await.expect_err("missing");
     assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing:?}");
     assert!(missing.message().contains("'team/none.tar.gz'"), "{missing}");
-    let missing = store.get(&target("team/none.tar.gz"), "\"x\"").await.map(|_| ()).expect_err("missing");
+    assert_eq!(missing.message(), store.missing(&target("team/none.tar.gz")).message());
+    let b = target("team/b.tar.gz");
+    let info = store.head(&b).await.expect("there");
+    for range in [0..1, 299_999..300_000, 100_000..299_000] {
+        let length = usize::try_from(range.end - range.start).expect("small");
+        assert_eq!(read_range(store, &b, &info, range).await.expect("a part"), vec![7; length]);
+    }
+    let missing = store.get(&target("team/none.tar.gz"), &info, 0..1).await.map(|_| ()).expect_err("missing");
     assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing:?}");
 
     let old = store.head(&target("a.tar.gz")).await.expect("there");
     put("a.tar.gz", b"two!");
     let new = store.head(&target("a.tar.gz")).await.expect("there");
     assert_ne!(old.etag, new.etag);
-    let replaced = store.get(&target("a.tar.gz"), &old.etag).await.map(|_| ()).expect_err("replaced");
-    assert_eq!(replaced.kind(), ErrorKind::Unavailable, "{replaced:?}");
+    let replaced = store.get(&target("a.tar.gz"), &old, 0..3).await.map(|_| ()).expect_err("replaced");
+    assert!(was_replaced(&replaced) && replaced.kind() == ErrorKind::Unavailable, "{replaced:?}");
     assert!(replaced.message().contains("was replaced"), "{replaced}");
 }
 
@@ -77,10 +92,10 @@ async fn a_file_that_changes_while_it_is_read_is_noticed() {
     std::fs::write(&path, vec![1; 2_000_000]).expect("put");
     let target = target("a.tar.gz");
     let info = store.head(&target).await.expect("there");
-    let body = store.get(&target, &info.etag).await.expect("open");
+    let body = store.get(&target, &info, 0..info.size).await.expect("open");
     std::fs::write(&path, vec![2; 2_000_000]).expect("put");
-    let error = body.bytes.try_collect::<Vec<_>>().await.expect_err("changed");
-    assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("was replaced"), "{error}");
+    let error = body.try_collect::<Vec<_>>().await.expect_err("changed");
+    assert!(was_replaced(&error) && error.message().contains("was replaced"), "{error}");
 }
 
 #[tokio::test]
@@ -245,7 +260,7 @@ async fn a_bucket_that_was_seen_is_not_looked_for_again() {
 async fn no_more_requests_are_under_way_than_the_settings_allow() {
     let server = MemoryS3::start().await;
     server.put("a", "content");
-    let config = S3Config { concurrent_requests: 2, ..s3_config(server.endpoint(), "") };
+    let config = S3Config { connections: 2.try_into().expect("not zero"), ..s3_config(server.endpoint(), "") };
     let store = S3Store::connect(config).await;
     let a = target("a");
     store.head(&a).await.expect("there");
@@ -266,8 +281,8 @@ async fn a_server_that_does_not_answer_is_given_up() {
     let store = S3Store::connect(config).await;
     let info = store.head(&target("a.tar.gz")).await.expect("there");
     server.set_chunk_delay(Duration::from_secs(30));
-    let body = store.get(&target("a.tar.gz"), &info.etag).await.expect("headers come at once");
-    let error = body.bytes.try_collect::<Vec<_>>().await.expect_err("the body stalls");
+    let body = store.get(&target("a.tar.gz"), &info, 0..info.size).await.expect("headers come at once");
+    let error = body.try_collect::<Vec<_>>().await.expect_err("the body stalls");
     assert!(error.message().contains("no bytes came for 0.3 s"), "{error}");
     server.set_latency(Duration::from_secs(30));
     let error = store.head(&target("a.tar.gz")).await.expect_err("no answer");

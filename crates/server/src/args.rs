@@ -11,6 +11,7 @@ use humantime::Duration;
 use inference::Weights;
 use model_cache::policy::EvictionPolicy;
 
+use crate::settings::DownloadArgs;
 use crate::transport::TransportArgs;
 
 /// A multi-model inference server: serves model archives on demand from a bucket or a folder.
@@ -78,6 +79,8 @@ pub(crate) struct ServeArgs {
     pub(crate) models: ModelArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) downloads: DownloadArgs,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     #[command(flatten)]
@@ -174,9 +177,6 @@ pub(crate) struct CacheArgs {
     /// How many archives are loaded at once
     #[arg(long, env = "PANOPLY_LOAD_CONCURRENCY", value_name = "N", default_value = "2")]
     pub(crate) load_concurrency: usize,
-    /// How many archives are downloaded at once
-    #[arg(long, env = "PANOPLY_DOWNLOAD_CONCURRENCY", value_name = "N", default_value = "8")]
-    pub(crate) download_concurrency: usize,
 }
 
 #[derive(Debug, Args)]
@@ -251,9 +251,6 @@ pub(crate) struct LimitArgs {
     /// How many bytes the bodies of all requests at work may hold together
     #[arg(long, env = "PANOPLY_MAX_BUFFERED_BYTES", value_name = "SIZE", default_value = "1GiB")]
     pub(crate) max_buffered_bytes: ByteSize,
-    /// How long one download may take
-    #[arg(long, env = "PANOPLY_DOWNLOAD_TIMEOUT", value_name = "TIME", default_value = "10m")]
-    pub(crate) download_timeout: Duration,
     /// How long loading an archive's models may take, once it is on disk
     #[arg(long, env = "PANOPLY_LOAD_TIMEOUT", value_name = "TIME", default_value = "5m")]
     pub(crate) load_timeout: Duration,

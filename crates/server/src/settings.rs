@@ -1,5 +1,6 @@
 //! Arguments checked and typed: every problem is found, and reported, before a port is bound.
 
+mod downloads;
 mod metrics;
 mod rate_limits;
 mod response_cache;
@@ -20,6 +21,7 @@ use crate::args::{ControlMode, LimitArgs, LogFormat, ModelArgs, NetworkArgs, Ope
 use crate::tracing_config::{self, TraceConfig};
 use crate::transport::TransportSettings;
 
+pub(crate) use downloads::{DownloadArgs, DownloadSettings};
 pub(crate) use metrics::MetricsSettings;
 
 /// Where archives come from.
@@ -58,7 +60,7 @@ pub(crate) struct Settings {
     pub(crate) eviction_policy: EvictionPolicy,
     pub(crate) room_timeout: Duration,
     pub(crate) load_concurrency: NonZeroUsize,
-    pub(crate) download_concurrency: NonZeroUsize,
+    pub(crate) downloads: DownloadSettings,
     pub(crate) addresses: Addresses,
     pub(crate) transport: TransportSettings,
     pub(crate) sagemaker_model_roots: Vec<PathBuf>,
@@ -75,7 +77,6 @@ pub(crate) struct Settings {
     pub(crate) invocation_timeout: Duration,
     pub(crate) max_request_bytes: u64,
     pub(crate) max_response_bytes: u64,
-    pub(crate) download_timeout: Duration,
     pub(crate) load_timeout: Duration,
     pub(crate) infer_timeout: Duration,
     pub(crate) stream_buffer_size: NonZeroUsize,
@@ -107,7 +108,7 @@ impl Settings {
     /// Every problem, one line each.
     pub(crate) fn from_args(args: ServeArgs) -> Result<Settings, Vec<String>> {
         let mut check = Check::default();
-        let ServeArgs { models, cache, network, transport, limits, operation } = args;
+        let ServeArgs { models, cache, downloads, network, transport, limits, operation } = args;
         let settings = Settings {
             store: check.store(&models),
             repositories: check.repositories(&models),
@@ -124,7 +125,7 @@ impl Settings {
             eviction_policy: cache.eviction_policy.into(),
             room_timeout: check.time("--room-timeout", cache.room_timeout),
             load_concurrency: check.count("--load-concurrency", cache.load_concurrency),
-            download_concurrency: check.count("--download-concurrency", cache.download_concurrency),
+            downloads: check.downloads(&downloads),
             addresses: check.addresses(&network),
             transport: transport.check(&mut check.problems),
             sagemaker_model_roots: network.sagemaker_model_root,
@@ -147,7 +148,6 @@ impl Settings {
             invocation_timeout: check.duration("--invocation-timeout", limits.invocation_timeout),
             max_request_bytes: check.positive("--max-request-size", limits.max_request_size.as_u64()),
             max_response_bytes: check.positive("--max-response-size", limits.max_response_size.as_u64()),
-            download_timeout: check.duration("--download-timeout", limits.download_timeout),
             load_timeout: check.duration("--load-timeout", limits.load_timeout),
             infer_timeout: check.duration("--infer-timeout", limits.infer_timeout),
             stream_buffer_size: check.count("--stream-buffer-size", limits.stream_buffer_size),
@@ -372,7 +372,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn settings(args: &[&str]) -> Result<Settings, Vec<String>> {
+    pub(super) fn settings(args: &[&str]) -> Result<Settings, Vec<String>> {
         let cli = Cli::try_parse_from(["panoply", "serve"].iter().chain(args)).expect("parses");
         match cli.command {
             Command::Serve(args) => Settings::from_args(*args),

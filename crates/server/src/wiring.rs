@@ -17,7 +17,7 @@ use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, U
 use scheduler::{SchedulerConfig, StreamConfig};
 
 use crate::memory::{default_gpu_memory, default_model_memory, give_freed_memory_back};
-use crate::settings::{Settings, StoreSettings};
+use crate::settings::{DownloadSettings, Settings, StoreSettings};
 use crate::trace_export::SpanQueue;
 use crate::transport::TransportSettings;
 
@@ -35,7 +35,7 @@ pub(crate) async fn model_cache(settings: &Settings) -> Result<Arc<ModelCache>> 
     let archives = match &settings.store {
         None => None,
         Some(store) => {
-            let store = model_store(store).await?;
+            let store = model_store(store, &settings.downloads).await?;
             let (disk, location) = (disk_config(settings), store.location().to_owned());
             let disk = tokio::task::spawn_blocking(move || DiskCache::open(disk, &location)).await??;
             tracing::info!(store = store.location(), disk_cache = %settings.disk_cache.display(), "serving archives");
@@ -45,17 +45,17 @@ pub(crate) async fn model_cache(settings: &Settings) -> Result<Arc<ModelCache>> 
     Ok(ModelCache::new(&config, backends, archives))
 }
 
-async fn model_store(store: &StoreSettings) -> Result<Arc<dyn ModelStore>> {
+async fn model_store(store: &StoreSettings, downloads: &DownloadSettings) -> Result<Arc<dyn ModelStore>> {
     Ok(match store {
-        StoreSettings::S3(config) => Arc::new(S3Store::connect(config.clone()).await),
+        StoreSettings::S3(config) => Arc::new(S3Store::connect(downloads.s3(config.clone())).await),
         StoreSettings::Folder(folder) => Arc::new(FolderStore::open(folder)?),
     })
 }
 
 fn disk_config(settings: &Settings) -> DiskCacheConfig {
     let mut config = DiskCacheConfig::new(&settings.disk_cache, settings.disk_cache_bytes);
-    config.download_timeout = settings.download_timeout;
-    config.concurrent_fetches = settings.download_concurrency.get();
+    config.download_timeout = settings.downloads.timeout;
+    config.download = settings.downloads.config.clone();
     config.limits = UnpackLimits {
         max_files: settings.max_archive_files,
         max_unpacked_bytes: settings.max_archive_bytes,
@@ -87,7 +87,8 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         eviction_policy: settings.eviction_policy,
         gpus: gpus.iter().map(|gpu| gpu.ordinal).collect(),
         store_check_interval: settings.store_check_interval,
-        download_timeout: settings.download_timeout,
+        missing_key_ttl: settings.downloads.missing_key_ttl,
+        download_timeout: settings.downloads.timeout,
         load_timeout: settings.load_timeout,
         room_timeout: settings.room_timeout,
         load_concurrency: settings.load_concurrency,

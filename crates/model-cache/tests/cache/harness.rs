@@ -194,6 +194,7 @@ fn config(budget: u64) -> ModelCacheConfig {
         eviction_policy: model_cache::policy::EvictionPolicy::default(),
         gpus: Vec::new(),
         store_check_interval: Duration::from_secs(60),
+        missing_key_ttl: Duration::ZERO,
         download_timeout: Duration::from_secs(20),
         load_timeout: Duration::from_secs(20),
         room_timeout: Duration::from_secs(20),

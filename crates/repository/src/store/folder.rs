@@ -90,9 +90,7 @@ impl FolderStore {
 
     fn failure(&self, target: &TargetModel, error: std::io::Error) -> Error {
         match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
-                self.missing(target)
-            }
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => self.missing(target),
             _ => Error::unavailable(format!(
                 "cannot read '{target}' in folder '{}': {error}; check the file's permissions",
                 self.location
