@@ -1,9 +1,10 @@
 //! What an error of the S3 client means to the caller, and what the operator should check.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use inference::{Error, TargetModel};
 
 use crate::store::replaced;
@@ -64,8 +65,21 @@ fn fault<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Fault {
             Fault::Busy(response.headers().get("retry-after").and_then(retry_after))
         }
         (200..=299 | 408 | 500..=599, _) | (_, Some("RequestTimeout")) => Fault::Passing,
+        // The client has learnt the server's time by now, and signs the next request by that.
+        (403, _) if response.headers().get("date").is_some_and(|date| is_skewed(date, SystemTime::now())) => {
+            Fault::Passing
+        }
         _ => Fault::Lasting,
     }
+}
+
+/// A clock that is off by more makes the client sign by the server's clock.
+const LARGEST_SKEW: Duration = Duration::from_secs(4 * 60);
+
+/// Whether a server's `Date` differs from our time so much that signatures may not count.
+fn is_skewed(date: &str, now: SystemTime) -> bool {
+    let date = DateTime::from_str(date, DateTimeFormat::HttpDate).ok().and_then(|date| SystemTime::try_from(date).ok());
+    date.is_some_and(|date| date.duration_since(now).unwrap_or_else(|earlier| earlier.duration()) > LARGEST_SKEW)
 }
 
 /// The header's value where it is a number of seconds, as S3 servers write it.
@@ -140,4 +154,41 @@ where
     }
     let Place { location, server, .. } = place;
     Error::unavailable(format!("cannot get '{target}' from {location} ({server}): {cause}; {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::error::ErrorMetadata;
+    use aws_sdk_s3::operation::get_object::GetObjectError;
+    use aws_sdk_s3::primitives::SdkBody;
+
+    use super::*;
+
+    fn answer(status: u16, code: &str, headers: &[(&'static str, &str)]) -> Fault {
+        let error = GetObjectError::generic(ErrorMetadata::builder().code(code).build());
+        let mut response = HttpResponse::new(status.try_into().expect("a status"), SdkBody::empty());
+        for (name, value) in headers {
+            response.headers_mut().insert(*name, (*value).to_owned());
+        }
+        fault(&SdkError::service_error(error, response))
+    }
+
+    #[test]
+    fn errors_say_whether_to_try_again() {
+        for (status, code) in [(500, "InternalError"), (502, ""), (504, ""), (408, ""), (400, "RequestTimeout")] {
+            assert_eq!(answer(status, code, &[]), Fault::Passing, "{status} {code}");
+        }
+        for (status, code) in [(404, "NoSuchKey"), (403, "AccessDenied"), (412, ""), (416, ""), (400, "InvalidRequest")]
+        {
+            assert_eq!(answer(status, code, &[]), Fault::Lasting, "{status} {code}");
+        }
+        let seconds = |seconds| Fault::Busy(Some(Duration::from_secs(seconds)));
+        assert_eq!(answer(503, "SlowDown", &[]), Fault::Busy(None));
+        assert_eq!(answer(503, "SlowDown", &[("retry-after", "7")]), seconds(7));
+        assert_eq!(answer(429, "", &[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]), Fault::Busy(None));
+        let long_ago = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
+        assert_eq!(answer(403, "RequestTimeTooSkewed", &[long_ago]), Fault::Passing);
+        let now = DateTime::from(SystemTime::now()).fmt(DateTimeFormat::HttpDate).expect("a date");
+        assert_eq!(answer(403, "AccessDenied", &[("date", &now)]), Fault::Lasting);
+    }
 }
