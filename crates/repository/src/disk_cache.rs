@@ -145,7 +145,8 @@ impl DiskCache {
         let downloads = Downloads::new(config.download.clone());
         let store_location = store_location.to_owned();
         let pin_releaser = OnceLock::new();
-        let cache = DiskCache { config, store_location, folder, state, use_order, downloads, pin_releaser, _lock: lock };
+        let cache =
+            DiskCache { config, store_location, folder, state, use_order, downloads, pin_releaser, _lock: lock };
         cache.report_size();
         Ok(Arc::new(cache))
     }
