@@ -15,6 +15,7 @@ pub mod load;
 pub mod machine;
 pub mod payload;
 pub mod perf_analyzer;
+pub mod policies;
 pub mod server;
 pub mod server_timing;
 pub mod statistics;

@@ -51,3 +51,32 @@ async fn every_policy_serves_more_than_fits() {
         assert!(metrics.sum("panoply_evictions_total", &[("tier", "memory")]) > 0.0, "{policy}");
     }
 }
+
+/// Asks for `models` models in turn, with room for three, and returns the server.
+async fn in_turn(models: usize) -> Server {
+    let store = FolderStore::new();
+    let targets: Vec<String> = (0..models).map(|index| format!("m{index}.tar.gz")).collect();
+    targets.iter().for_each(|target| store.put(target, &identity()));
+    let server = store.launch().option("--model-memory", "12KiB").start().await;
+    for step in 0..40 {
+        ask(&server, &targets[step % models]).await;
+    }
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_working_set_larger_than_memory_is_told_with_what_would_hold_it() {
+    let on_host = [("device", "host")];
+    let server = in_turn(5).await;
+    let metrics = server.metrics().await;
+    assert_eq!(metrics.sum("panoply_memory_shortfall_bytes", &on_host), 8192.0, "two models more");
+    assert_eq!(metrics.sum("panoply_working_set_bytes", &on_host), 20_480.0, "five in all");
+    let warning = ["WARN", "more is asked for than fits", "8192 more bytes", "20480 in all", "--model-memory"];
+    assert_eq!(server.log_lines_with(&warning), 1, "said once, not with every load");
+
+    let server = in_turn(3).await;
+    let metrics = server.metrics().await;
+    assert_eq!(metrics.sum("panoply_memory_shortfall_bytes", &on_host), 0.0);
+    assert_eq!(metrics.sum("panoply_working_set_bytes", &on_host), 12_288.0);
+    assert_eq!(server.log_lines_with(&["more is asked for than fits"]), 0);
+}

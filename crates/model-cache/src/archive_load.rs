@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use repository::Repository;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::blocking;
 use crate::clock::now;
 use crate::config::ModelCacheConfig;
 use crate::loaded::{Files, LoadedArchive, Pin, ServedModels};
@@ -106,7 +107,7 @@ impl ArchiveLoads {
         self.sizes.lock().put(size_key, loaded.usage.clone());
         if let Err(error) = reservation.correct(&key, &loaded.usage, self.room_timeout).await {
             // Unloading may block, and must be over before the reservation is given back.
-            let _ = tokio::task::spawn_blocking(move || drop(loaded)).await;
+            let _ = blocking::spawn(move || drop(loaded)).await;
             return Err(error);
         }
         let Loaded { models, entry, usage } = loaded;
@@ -131,7 +132,7 @@ impl ArchiveLoads {
     ) -> Result<(T, Duration)> {
         let slot = self.slots.acquire().await.map_err(|_| Error::unavailable("the server is stopping"))?;
         let started = now();
-        let mut working = tokio::task::spawn_blocking(work);
+        let mut working = blocking::spawn(work);
         let done = match tokio::time::timeout(self.load_timeout, &mut working).await {
             Ok(done) => done,
             Err(_) => {

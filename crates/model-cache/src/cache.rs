@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use inference::{
-    BoxFuture, BoxStream, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, ModelKey,
-    Result, Span, TargetModel, Trace,
+    BoxFuture, BoxStream, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, MemoryUsage,
+    ModelKey, Result, Span, TargetModel, Trace,
 };
 
 use repository::Priority;
@@ -83,6 +83,16 @@ impl ModelCache {
     /// Lets models grow with their use, and shrink again, for as long as there is this cache.
     pub fn tend_growth(&self) -> impl Future<Output = ()> + Send + use<> {
         growth::tend_forever(Arc::downgrade(&self.room))
+    }
+
+    /// Changes how much models may take while serving. What is loaded beyond that is unloaded as soon as nobody uses it.
+    pub fn set_budget(&self, budget: MemoryUsage) {
+        self.room.set_budget(budget);
+    }
+
+    /// Keeps the metrics up to date that say whether memory holds what is asked for; never ends.
+    pub fn watch_memory(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.room.clone().watch_churn()
     }
 
     /// The histograms of single models, in Prometheus' text format; the recorder does not have them.

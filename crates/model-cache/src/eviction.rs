@@ -45,7 +45,7 @@ pub struct Shortage {
 ///
 /// `used` is everything that counts against `budget` now: the candidates, and what is being loaded or unloaded.
 /// `candidates` come in the order in which they should leave, and are asked for no further than needed. A device without a
-/// budget has room for nothing.
+/// budget has room for nothing. A need of nothing is for what is held beyond the budget, after it shrank, to go.
 pub fn plan_room<K: Clone>(
     budget: &MemoryUsage,
     used: &MemoryUsage,
@@ -87,8 +87,9 @@ pub fn never_fits(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) 
 /// Bytes by which each device is short.
 fn missing(budget: &MemoryUsage, used: &MemoryUsage, need: &MemoryUsage) -> MemoryUsage {
     let mut missing = MemoryUsage::default();
-    for (device, bytes) in need.iter() {
-        missing.add(device, used.get(device).saturating_add(bytes).saturating_sub(budget.get(device)));
+    let concerned = if is_nothing(need) { used } else { need };
+    for (device, _) in concerned.iter() {
+        missing.add(device, used.get(device).saturating_add(need.get(device)).saturating_sub(budget.get(device)));
     }
     missing
 }
@@ -154,6 +155,16 @@ mod tests {
         assert_eq!(plan(8), RoomPlan::Evict(vec![0, 2]));
         assert!(matches!(plan(9), RoomPlan::Blocked(Shortage { held: 2, needed: 9, .. })));
         assert!(matches!(plan(11), RoomPlan::Never(Shortage { budget: 10, .. })));
+    }
+
+    #[test]
+    fn a_need_of_nothing_is_for_the_budget_to_be_kept() {
+        let candidates = [candidate(0, 3, 1, false), candidate(1, 2, 0, true), candidate(2, 5, 0, false)];
+        let plan = |host, gpu| plan_room(&usage(host, gpu), &usage(10, 1), &usage(0, 0), candidates.clone());
+        assert_eq!(plan(10, 1), RoomPlan::Fits);
+        assert_eq!(plan(8, 1), RoomPlan::Evict(vec![0]));
+        assert_eq!(plan(10, 0), RoomPlan::Evict(vec![0]));
+        assert!(matches!(plan(1, 1), RoomPlan::Blocked(Shortage { held: 2, needed: 0, .. })));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What is in memory: routing, residency, budgets, eviction, load and unload.
 //!
 //! The request path is [`ModelCache`]'s `infer` (in `cache`): route, pin or load, find, run. What decides is pure and
-//! stands apart: `route`, `policy`, `eviction`, `protection`, `residency`, `placement`.
+//! stands apart: `route`, `policy`, `eviction`, `protection`, `working_set`, `residency`, `placement`.
 
 mod archive_load;
 mod archives;
 mod backends;
+mod blocking;
 mod cache;
+mod churn;
 mod clock;
 mod config;
 mod control;
@@ -31,9 +33,12 @@ mod residency;
 mod room;
 mod room_signal;
 mod route;
+#[cfg(test)]
+mod simulation;
 mod statistics;
 mod target_control;
 mod target_load;
+mod working_set;
 
 pub use archives::Archives;
 pub use backends::Backends;

@@ -10,6 +10,7 @@ use crate::room::UnloadReason;
 
 /// Describes every metric of this crate to the recorder.
 pub fn describe_metrics() {
+    crate::churn::describe_metrics();
     describe_counter!(
         "panoply_cache_requests_total",
         Unit::Count,
@@ -77,7 +78,7 @@ impl CacheMetrics {
         self.used(residency);
     }
 
-    fn budget(self, budget: &MemoryUsage) {
+    pub(crate) fn budget(self, budget: &MemoryUsage) {
         for (device, bytes) in budget.iter() {
             gauge!("panoply_memory_budget_bytes", "device" => device.to_string()).set(bytes as f64);
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use inference::{Device, MemoryUsage};
 
+use crate::churn::Held;
 use crate::eviction::{Candidate, RoomPlan, Shortage, never_fits, plan_room};
 use crate::loaded::LoadedArchive;
 use crate::policy::{Departure, EvictionPolicy, LoadCost, Ranking};
@@ -59,6 +60,11 @@ impl Residency {
         &self.budget
     }
 
+    /// Changes the budget; who owns this sees to what is held beyond it.
+    pub(crate) fn set_budget(&mut self, budget: MemoryUsage) {
+        self.budget = budget;
+    }
+
     /// Bytes held on a device, loads and unloads under way included.
     pub(crate) fn used(&self, device: Device) -> u64 {
         self.used.get(device)
@@ -80,6 +86,11 @@ impl Residency {
     /// Every resident archive, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<LoadedArchive>> {
         self.resident.values().map(|resident| &resident.archive)
+    }
+
+    /// What is held, as a whole.
+    pub(crate) fn held(&self) -> Held {
+        Held { budget: self.budget.clone(), used: self.used.clone(), archives: self.count() }
     }
 
     /// Models of archives that hold memory on a device.
@@ -117,6 +128,10 @@ impl Residency {
     /// Counts bytes as used on behalf of a load.
     pub(crate) fn hold(&mut self, usage: &MemoryUsage) {
         self.used.add_all(usage);
+        debug_assert!(
+            usage.iter().all(|(device, _)| self.used.get(device) <= self.budget.get(device)),
+            "only what fits is held"
+        );
     }
 
     /// Gives held bytes back.

@@ -8,6 +8,8 @@ use inference::{Error, MemoryUsage, Result};
 use parking_lot::Mutex;
 use tokio::time::timeout_at;
 
+use crate::blocking;
+use crate::churn::Churn;
 use crate::clock::now;
 use crate::config::ModelCacheConfig;
 use crate::eviction::{RoomPlan, Shortage};
@@ -72,6 +74,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// refuses nobody.
 const PROTECTED_PART: u32 = 4;
 
+/// How often it is looked whether the working set fits when nothing is loaded.
+const WATCH_INTERVAL: Duration = Duration::from_secs(15);
+
 /// The residency with what carries its plans out. The lock is held for look-ups and book-keeping only, never while
 /// something loads, unloads or waits.
 pub(crate) struct Room {
@@ -81,6 +86,7 @@ pub(crate) struct Room {
     turn: tokio::sync::Mutex<()>,
     /// How many loads have gone ahead of the one whose turn it is, because they fit as it was.
     overtakes: AtomicU32,
+    churn: Churn,
     metrics: CacheMetrics,
     after_unload: fn(),
 }
@@ -90,11 +96,14 @@ impl Room {
         let longest_protection = config.room_timeout / PROTECTED_PART;
         let residency = Residency::new(config.budget.clone(), config.eviction_policy, longest_protection);
         metrics.start(&residency);
+        let churn = Churn::new();
+        churn.tell(&residency.held(), now());
         Arc::new(Room {
             residency: Mutex::new(residency),
             signal: Arc::default(),
             turn: tokio::sync::Mutex::new(()),
             overtakes: AtomicU32::new(0),
+            churn,
             metrics,
             after_unload: config.after_unload,
         })
@@ -117,6 +126,14 @@ impl Room {
     /// Whether new requests for its key find this very archive.
     pub(crate) fn is_resident(&self, pin: &Pin) -> bool {
         is_resident(&self.residency.lock(), pin)
+    }
+
+    /// Publishes by how much memory is too small for what is asked for, from time to time.
+    pub(crate) async fn watch_churn(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            self.churn.tell(&self.read(Residency::held), now());
+        }
     }
 
     /// Looks at the residency under its lock.
@@ -180,6 +197,29 @@ impl Room {
         }
     }
 
+    /// Changes how much models may take. What is held beyond that is unloaded as soon as nobody uses it.
+    pub(crate) fn set_budget(self: &Arc<Self>, budget: MemoryUsage) {
+        let mut residency = self.residency.lock();
+        residency.set_budget(budget);
+        self.metrics.budget(residency.budget());
+        drop(residency);
+        self.signal.raise();
+        let room = self.clone();
+        tokio::spawn(async move { room.keep_to_budget().await });
+    }
+
+    async fn keep_to_budget(self: Arc<Self>) {
+        let waiting = self.signal.wait();
+        loop {
+            let raised = waiting.next();
+            match self.step(&MemoryUsage::default()) {
+                Step::Held | Step::Refuse(_) => return,
+                Step::Evict(victims) => self.unload_all(victims, UnloadReason::Room).await,
+                Step::Wait(_, again) => drop(timeout_at(again.into(), raised).await),
+            }
+        }
+    }
+
     /// Plans and does what can be done under the lock, in one go.
     fn step(&self, need: &MemoryUsage) -> Step {
         let mut residency = self.residency.lock();
@@ -205,6 +245,7 @@ impl Room {
     /// Blocks.
     pub(crate) fn evict_for_disk(&self) -> bool {
         let Some(archive) = self.residency.lock().begin_unload_of_files(now()) else { return false };
+        self.churn.evicted(&archive, now());
         let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
         drop(archive);
         (self.after_unload)();
@@ -263,6 +304,9 @@ impl Room {
 
     /// Unloads in a task of its own, so that it is finished and counted even when the caller goes away.
     async fn unload_all(self: &Arc<Self>, archives: Vec<Arc<LoadedArchive>>, reason: UnloadReason) {
+        if reason.is_eviction() {
+            archives.iter().for_each(|archive| self.churn.evicted(archive, now()));
+        }
         let room = self.clone();
         let unloading = tokio::spawn(async move {
             for archive in archives {
@@ -277,7 +321,7 @@ impl Room {
     async fn unload(self: &Arc<Self>, archive: Arc<LoadedArchive>, reason: UnloadReason) {
         let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
         let after_unload = self.after_unload;
-        let dropped = tokio::task::spawn_blocking(move || {
+        let dropped = blocking::spawn(move || {
             drop(archive);
             after_unload();
         })
@@ -353,7 +397,9 @@ impl Reservation {
         let mut residency = self.room.residency.lock();
         let replaced = residency.insert(archive.clone(), arrival, now());
         self.room.metrics.used(&residency);
+        let held = residency.held();
         drop(residency);
+        self.room.churn.loaded(&archive.key, arrival.load, &held, now());
         replaced.into_iter().for_each(|replaced| self.room.retire_later(replaced, UnloadReason::Replaced));
         Pin::new(archive, self.room.signal.clone())
     }

@@ -47,6 +47,7 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
     }
     let polling = tokio::spawn(cache.poll_repositories());
     let tending = tokio::spawn(cache.tend_growth());
+    tokio::spawn(cache.watch_memory());
     cache.accept();
     tracing::info!("ready");
     stop.received().await;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{process, setup, workspace};
 
 /// Every benchmark.
-const ALL: [&str; 5] = ["request", "cold_start", "batching", "density", WITH_TEST_TOOLS];
+const ALL: [&str; 6] = ["request", "cold_start", "batching", "density", "policies", WITH_TEST_TOOLS];
 /// The one that needs what only tests need otherwise.
 const WITH_TEST_TOOLS: &str = "perf_analyzer";
 
