@@ -81,6 +81,7 @@ mod tests {
     use crate::policy::EvictionPolicy;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a longer run of a test is no setting")]
     fn residency_holds_over_many_steps_of_everything_at_once() {
         let steps = std::env::var("PANOPLY_SIMULATION_STEPS").map_or(STEPS, |steps| steps.parse().expect("a number"));
         for (seed, policy) in (1..).zip(EvictionPolicy::ALL) {
