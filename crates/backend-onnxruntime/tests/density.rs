@@ -51,11 +51,7 @@ fn twenty_mapped_copies_cost_less_than_two_private_ones() {
     let (_private, of_private) = copies(&artifact, 2, Weights::Private);
     assert!(of_mapped < of_private, "20 mapped copies take {of_mapped} bytes, 2 private ones {of_private}");
 
-    // What they are said to take is near what they do take.
+    // What they are said to take, which a budget goes by, is no less and far from what private ones take.
     let said: u64 = mapped.iter().flat_map(|model| model.memory.iter()).map(|(_, bytes)| bytes).sum();
-    eprintln!("20 mapped copies: {of_mapped} bytes, said {said}, {maps} mappings; 2 private copies: {of_private}");
-    assert!(
-        said >= of_mapped / 2 && said <= 3 * of_mapped + (20 << 20),
-        "{said} bytes are said, {of_mapped} are taken"
-    );
+    assert!(said >= of_mapped && said < of_private / 2, "{said} bytes are said, {of_mapped} are taken");
 }
