@@ -308,6 +308,7 @@ pub(super) fn config(eviction_policy: EvictionPolicy) -> ModelCacheConfig {
         eviction_policy,
         gpus: Vec::new(),
         store_check_interval: Duration::from_secs(60),
+        missing_key_ttl: Duration::ZERO,
         download_timeout: Duration::from_secs(1),
         load_timeout: LOAD_TIMEOUT,
         room_timeout: Duration::from_secs(4),
