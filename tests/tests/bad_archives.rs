@@ -96,7 +96,8 @@ async fn bad_archives_are_refused_once_with_the_entry_and_the_reason() {
         assert_has(&error, &[target]);
         let second = ask_echo(&server, target, &[1.0]).await;
         assert_eq!((second.status, second.error()), (first.status, error), "{target}");
-        assert_eq!(store.gets(target), 1, "{target} was fetched again");
+        // Of an empty object there is nothing to get.
+        assert_eq!(store.gets(target), u64::from(!archive.is_empty()), "{target} was fetched again");
         assert_eq!(entries(&launch.disk_cache().join("staging")), 0, "{target} left something behind");
         ask_echo(&server, "neighbour", &[1.0]).await.ok();
     }
@@ -107,10 +108,11 @@ async fn bad_archives_are_refused_once_with_the_entry_and_the_reason() {
 
     // With another ETag they are fetched again.
     for Bad { target, .. } in &cases {
+        let before = store.gets(target);
         store.put(target, &echo_named("repaired", "R"));
         let answer = ask_echo(&server, target, &[4.0]).await.ok();
         assert_eq!((answer.cache(), answer.numbers("R")), ("store", vec![4.0]), "{target}");
-        assert_eq!(store.gets(target), 2, "{target}");
+        assert_eq!(store.gets(target), before + 1, "{target}");
     }
     server.stop().await;
 }

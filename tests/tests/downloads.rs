@@ -46,7 +46,9 @@ async fn an_archive_comes_in_parts_of_one_version() {
     assert_eq!(store.heads("a"), 2, "once for each version");
     let metrics = server.metrics().await;
     assert_eq!(metrics.sum("panoply_downloads_total", &[]), 1.0);
-    for gauge in ["panoply_download_parts_in_flight", "panoply_downloads_in_flight", "panoply_downloads_waiting"] {
+    for gauge in
+        ["panoply_download_parts_in_flight", "panoply_downloads_in_flight", "panoply_download_waiting_archives"]
+    {
         assert_eq!(metrics.sum(gauge, &[]), 0.0, "{gauge}");
     }
     server.stop().await;

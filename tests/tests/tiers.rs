@@ -22,7 +22,7 @@ async fn found_in(server: &Server, target: &str, output: &str, tier: &str) {
 
 async fn goes_through_the_tiers(store: &impl Store) {
     store.put(TARGET, &echo());
-    let launch = store.launch();
+    let launch = store.launch().option("--missing-key-ttl", "0s");
     let server = launch.start().await;
     found_in(&server, TARGET, "Y", "store").await;
     found_in(&server, TARGET, "Y", "memory").await;

@@ -53,9 +53,10 @@ pub(crate) struct Downloads {
 
 impl Downloads {
     pub(crate) fn new(config: DownloadConfig) -> Arc<Self> {
-        let archives = Turns::new(config.archives.get(), "panoply_downloads_in_flight", "panoply_downloads_waiting");
+        let archives =
+            Turns::new(config.archives.get(), "panoply_downloads_in_flight", "panoply_download_waiting_archives");
         let parts =
-            Turns::new(config.parts.get(), "panoply_download_parts_in_flight", "panoply_download_parts_waiting");
+            Turns::new(config.parts.get(), "panoply_download_parts_in_flight", "panoply_download_waiting_requests");
         let bandwidth = config.bandwidth.map(|rate| Bandwidth::new(rate.get()));
         Arc::new(Downloads { config, archives, parts, bandwidth })
     }

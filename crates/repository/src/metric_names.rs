@@ -17,12 +17,15 @@ pub fn describe_metrics() {
         "Requests to the model store that were not made again because too many had failed, by operation (head, get)"
     );
     describe_gauge!("panoply_downloads_in_flight", "Archives that are being downloaded and unpacked");
-    describe_gauge!("panoply_downloads_waiting", "Archives that wait for other downloads to end");
+    describe_gauge!("panoply_download_waiting_archives", "Archives that wait for other downloads to end");
     describe_gauge!(
         "panoply_download_parts_in_flight",
         "Parts of archives that are being downloaded, or wait in memory to be unpacked"
     );
-    describe_gauge!("panoply_download_parts_waiting", "Downloads that wait to begin their next part");
+    describe_gauge!(
+        "panoply_download_waiting_requests",
+        "Requests for a part of an archive that wait for others to end"
+    );
     describe_counter!("panoply_downloads_total", "Archives downloaded and unpacked");
     describe_counter!("panoply_download_bytes_total", Unit::Bytes, "Bytes received from the model store");
     describe_histogram!(
