@@ -8,9 +8,9 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
-/// How much more memory may be held after hundreds of loads than after the first: the allocator's own disorder. What a
-/// load loses for good adds up to more, be it only some tens of kilobytes each time.
-const DISORDER: u64 = 8 * MIB;
+/// How much more memory may be held after hundreds of loads than after the first: the allocator's own disorder, which goes up
+/// and down by 11 MB over 1,200 loads. What a load loses for good adds up to more, be it a tenth of a megabyte each time.
+const DISORDER: u64 = 16 * MIB;
 
 fn target(number: usize) -> String {
     format!("model-{number}.tar.gz")
@@ -101,7 +101,7 @@ async fn loads_of_random_models_leave_memory_where_it_was() {
     println!("{loads} loads; after the first 200 requests {} KiB, at the end {} KiB", settled >> 10, memory >> 10);
     assert!(loads > 0.8 * requests as f64, "{loads} loads");
     // What several loads at a time hold goes further up and down than one's.
-    assert!(memory < settled + 3 * DISORDER, "{settled} bytes have become {memory} after {loads} loads");
+    assert!(memory < settled + 2 * DISORDER, "{settled} bytes have become {memory} after {loads} loads");
     Arc::into_inner(server).expect("the clients are gone").stop().await;
 }
 
