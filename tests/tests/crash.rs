@@ -17,7 +17,7 @@ async fn a_server_killed_in_the_middle_of_a_download_starts_with_a_whole_cache()
     store.put("whole.tar.gz", &echo());
     store.put("half.tar.gz", &big_echo("half"));
     let gate = Gate::closed(store.server.endpoint(), 64 << 10).await;
-    let launch = store.launch_through(gate.endpoint());
+    let launch = store.launch_through(gate.endpoint()).option("--restore-resident", "false");
     let server = launch.start().await;
     ask_echo(&server, "whole.tar.gz", &[1.0]).await.ok();
     let url = server.url("/invocations");

@@ -70,6 +70,42 @@ async fn the_bandwidth_of_all_downloads_is_bounded() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_waits_for_goes_before_loads_by_name() {
+    let store = S3Store::start().await;
+    let proxy = FaultProxy::start(store.server.endpoint(), |_| None).await;
+    for (target, bytes) in [("first", 4 << 20), ("by-name", 1 << 10), ("asked", 1 << 10)] {
+        store.put(target, &echo_of(bytes));
+    }
+    store.server.set_chunk_delay(Duration::from_millis(250));
+    let server = store.launch_through(proxy.endpoint()).option("--download-concurrency", "1").start().await;
+    let waiting = async |number: f64| {
+        until("others wait", async || {
+            (server.metrics().await.sum("panoply_download_waiting_archives", &[]) == number).then_some(())
+        })
+        .await;
+    };
+    let first = ask(&server, "first".to_owned());
+    let by_name = async {
+        until("the first has begun", async || (store.gets("first") == 1).then_some(())).await;
+        let url = server.url("/v2/repository/models/by-name/load");
+        server.http().send(http::Method::POST, &url, &[], "").await.status
+    };
+    let asked = async {
+        waiting(1.0).await;
+        ask(&server, "asked".to_owned()).await
+    };
+    let release = async {
+        waiting(2.0).await;
+        store.server.set_chunk_delay(Duration::ZERO);
+    };
+    assert_eq!(futures::join!(first, by_name, asked, release), (200, 200, 200, ()));
+    let gets = proxy.asked().into_iter().filter(|asked| asked.method == "GET");
+    let keys: Vec<_> = gets.filter_map(|asked| Some(asked.path.rsplit_once('/')?.1.to_owned())).collect();
+    assert_eq!(keys, ["first", "asked", "by-name"]);
+    server.stop().await;
+}
+
 async fn ask(server: &Server, target: String) -> u16 {
     server.invoke(&target, &infer(&[fp32("X", &[1.0])])).await.status
 }

@@ -9,7 +9,7 @@ use test_util::archive::ArchiveBuilder;
 use crate::{ask_echo, assert_has};
 
 /// An identity model that claims to take so much.
-fn claiming(bytes: u64) -> Vec<u8> {
+pub(crate) fn claiming(bytes: u64) -> Vec<u8> {
     let config = Config::new("m", "identity").input("X", "FP32", "-1").output("Y", "FP32", "-1");
     ArchiveBuilder::new().file("config.pbtxt", config.parameter("memory_bytes", &bytes.to_string()).text()).gzip()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use e2e::{FolderStore, Gate, S3Store, Server, SignedFolderStore, Store, echo, echo_named};
+use e2e::{FolderStore, Gate, Launch, S3Store, Server, SignedFolderStore, Store, echo, echo_named};
 use test_util::s3::{ACCESS_KEY_ID, Access, MemoryS3, SECRET_ACCESS_KEY};
 
 use crate::{ask_echo, assert_has};
@@ -20,9 +20,14 @@ async fn found_in(server: &Server, target: &str, output: &str, tier: &str) {
     }
 }
 
+/// Without loading again at start what was in memory: requests are to find it where it is.
+fn cold_starts(launch: Launch) -> Launch {
+    launch.option("--restore-resident", "false")
+}
+
 async fn goes_through_the_tiers(store: &impl Store) {
     store.put(TARGET, &echo());
-    let launch = store.launch().option("--missing-key-ttl", "0s");
+    let launch = cold_starts(store.launch()).option("--missing-key-ttl", "0s");
     let server = launch.start().await;
     found_in(&server, TARGET, "Y", "store").await;
     found_in(&server, TARGET, "Y", "memory").await;
@@ -84,7 +89,7 @@ async fn what_was_evicted_from_memory_is_found_on_disk() {
 async fn what_was_replaced_in_the_store_is_not_taken_from_disk() {
     let store = S3Store::start().await;
     store.put(TARGET, &echo_named("old", "OLD"));
-    let launch = store.launch();
+    let launch = cold_starts(store.launch());
     let server = launch.start().await;
     found_in(&server, TARGET, "OLD", "store").await;
     server.stop().await;
@@ -115,7 +120,7 @@ async fn what_is_replaced_just_before_its_download_is_served_as_it_is_now() {
 async fn what_is_on_disk_is_served_while_the_store_is_away() {
     let store = S3Store::start().await;
     store.put(TARGET, &echo());
-    let launch = store.launch();
+    let launch = cold_starts(store.launch());
     let server = launch.start().await;
     found_in(&server, TARGET, "Y", "store").await;
     server.stop().await;

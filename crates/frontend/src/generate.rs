@@ -20,7 +20,7 @@ use crate::outcome::Outcome;
 use crate::status::{self, Failure, Status};
 use crate::telemetry::InFlight;
 use crate::trace::RequestSpan;
-use crate::{App, Shared, codec, encoding, reply};
+use crate::{App, Shared, codec, encoding, reply, time_limit};
 
 /// What server-sent events are called.
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
@@ -97,7 +97,7 @@ pub(crate) async fn stream(
         Err(failure) => {
             let status = failure.status(false);
             Outcome { in_flight, span }.fail(&key, &failure, &status);
-            reply::decorate(refuse(&failure, &status), &status)
+            reply::decorate(refuse(&failure, &status), &status, failure.retry_after())
         }
     }
 }
@@ -106,7 +106,7 @@ async fn read(app: &App, invocation: Invocation, began: Instant, trace: Option<T
     let (key, headers) = (invocation.key?, invocation.headers);
     let bounds = app.bounds(app.config.max_request_size);
     let Whole { bytes: body, share } = body::read(&headers, invocation.body, bounds, None).await?;
-    let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
+    let deadline = time_limit::deadline(&headers, invocation.time_limit, began)?;
     let described = app.services.control.describe(&key, deadline, trace).await?;
     let (spec, max_depth) = (described.model.spec.clone(), app.max_json_depth());
     let is_long = body.len() > LONG_JSON;
@@ -210,6 +210,6 @@ impl Events {
         *reply.headers_mut() = headers;
         let Some(status) = status else { return reply };
         *reply.status_mut() = status::code(status.http);
-        reply::decorate(reply, &status)
+        reply::decorate(reply, &status, None)
     }
 }

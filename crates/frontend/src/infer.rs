@@ -20,7 +20,7 @@ use crate::shared_memory;
 use crate::status::{Failure, Status};
 use crate::telemetry::{InFlight, Surface, count_copy};
 use crate::trace::RequestSpan;
-use crate::{encoding, generate};
+use crate::{encoding, generate, time_limit};
 
 /// The header that names an archive.
 pub(crate) const TARGET_MODEL: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-model");
@@ -49,7 +49,7 @@ pub(crate) struct Invocation {
     pub(crate) body: Body,
     /// What bodies look like.
     pub(crate) form: Form,
-    /// The surface's own bound on the time to an answer.
+    /// The surface's own bound on the time to an answer; the client's is in the head.
     pub(crate) time_limit: Option<Duration>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn answer(
             let status = failure.status(is_loading(app, &key, &failure));
             log(&key, &failure, &status);
             in_flight.fail(status.label);
-            crate::reply::decorate(refuse(&failure, &status), &status)
+            crate::reply::decorate(refuse(&failure, &status), &status, failure.retry_after())
         }
     }
 }
@@ -125,7 +125,7 @@ async fn run(
     let Whole { bytes: body, mut share } =
         body::read(&invocation.headers, invocation.body, bounds, framing.tensors_at()).await?;
     // ─► what the client asks for
-    let deadline = invocation.time_limit.and_then(|limit| began.checked_add(limit));
+    let deadline = time_limit::deadline(&invocation.headers, invocation.time_limit, began)?;
     let trace = span.as_deref().map(RequestSpan::inside);
     let (mut wire, found) = decode(app, &key, framing.layout, body, deadline, trace).await?;
     app.forward(&invocation.headers, &mut wire.parameters);

@@ -33,6 +33,7 @@ mod serve;
 mod shared_memory;
 pub mod status;
 mod telemetry;
+mod time_limit;
 mod tls;
 mod trace;
 mod unread;

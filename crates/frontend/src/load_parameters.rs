@@ -6,6 +6,8 @@ use inference::Error;
 pub(crate) const CONFIG: &str = "config";
 /// What the names of parameters begin with that hold files.
 pub(crate) const FILE: &str = "file:";
+/// The parameter that says whether a target model stays in memory until it is unloaded by name.
+pub(crate) const PIN: &str = "panoply_pin";
 /// The parameter of an unload that takes composing models along.
 pub(crate) const UNLOAD_DEPENDENTS: &str = "unload_dependents";
 
@@ -21,7 +23,9 @@ pub(crate) fn wrong_type(name: &str, expected: &str, found: &str) -> Error {
 
 /// A parameter that a load does not know.
 pub(crate) fn unknown_load_parameter(name: &str) -> Error {
-    Error::invalid_argument(format!("unrecognized load parameter '{name}'; known are '{CONFIG}' and '{FILE}<path>'"))
+    Error::invalid_argument(format!(
+        "unrecognized load parameter '{name}'; known are '{CONFIG}', '{FILE}<path>' and '{PIN}'"
+    ))
 }
 
 /// A parameter that an unload does not know.

@@ -1,6 +1,7 @@
 //! Small answers: JSON, empty, and errors in the shape that most surfaces share (`{"error": "..."}`).
 
 use std::any::Any;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -53,10 +54,10 @@ pub(crate) fn error(number: u16, message: &str) -> Response {
     json_with(number, &ErrorBody { error: message })
 }
 
-/// Adds what a status says beyond its number.
-pub(crate) fn decorate(mut response: Response, status: &Status) -> Response {
-    if status.retry {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+/// Adds what a status says beyond its number, and when the failure says that the same request may succeed.
+pub(crate) fn decorate(mut response: Response, status: &Status, retry_after: Option<Duration>) -> Response {
+    if let Some(time) = retry_after.or_else(|| status.retry.then_some(Duration::ZERO)) {
+        response.headers_mut().insert(header::RETRY_AFTER, status::retry_after(time).into());
     }
     if status.http == status::of_refusal(Refusal::Encoding).http {
         response.headers_mut().insert(header::ACCEPT_ENCODING, encoding::SUPPORTED);

@@ -1,6 +1,8 @@
 //! The one table from an error's kind (and origin) to HTTP status, gRPC code, metric label and SageMaker error type.
 //! Every surface reads its answer here; nothing else maps.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use inference::{Error, ErrorKind, Origin};
 
@@ -19,7 +21,7 @@ pub struct Status {
     pub register: u16,
     /// The SageMaker runtime's status and `x-amzn-ErrorType`.
     pub runtime: (u16, &'static str),
-    /// The same call may work soon: answers carry `Retry-After`.
+    /// The same call may work soon: answers carry `Retry-After`, also where no error says when.
     pub retry: bool,
 }
 
@@ -83,6 +85,7 @@ fn of_kind(kind: ErrorKind, loading: bool) -> Status {
         ErrorKind::AlreadyExists => row("already_exists", 400, 6, 409, 409, (400, VALIDATION)),
         ErrorKind::Unsupported => row("unsupported", 501, 12, 501, 500, (400, VALIDATION)),
         ErrorKind::Unavailable => row("unavailable", 503, 14, 503, 503, (503, UNAVAILABLE)),
+        ErrorKind::Loading => row("loading", 503, 14, 503, 503, (429, "ModelNotReadyException")),
         ErrorKind::Overloaded => row("overloaded", 503, 14, 503, 503, (429, "ThrottlingException")),
         ErrorKind::NoRoom => row("no_room", 503, 8, 507, 507, (503, UNAVAILABLE)),
         ErrorKind::DeadlineExceeded if loading => {
@@ -106,6 +109,11 @@ pub fn of_refusal(refusal: Refusal) -> Status {
     }
 }
 
+/// What `Retry-After` says of a time: whole seconds, at least one.
+pub(crate) fn retry_after(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1000).clamp(1, u128::from(u32::MAX)) as u64
+}
+
 /// A status number of the table as hyper wants it.
 pub fn code(number: u16) -> StatusCode {
     StatusCode::from_u16(number).expect("invariant: the table holds valid statuses")
@@ -125,6 +133,14 @@ impl Failure {
         match self {
             Failure::Error(error) => of_error(error, loading),
             Failure::Refused(refusal, _) => of_refusal(*refusal),
+        }
+    }
+
+    /// When the same request may well succeed, counted from now, if that is known.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Failure::Error(error) => error.retry_after(),
+            Failure::Refused(..) => None,
         }
     }
 
@@ -163,12 +179,20 @@ mod tests {
     }
 
     #[test]
+    fn retry_after_is_whole_seconds_upwards() {
+        for (milliseconds, seconds) in [(0, 1), (999, 1), (1000, 1), (1001, 2), (61_500, 62)] {
+            assert_eq!(retry_after(Duration::from_millis(milliseconds)), seconds);
+        }
+    }
+
+    #[test]
     fn the_published_cases() {
         let cases = [
             (ErrorKind::NotFound, Origin::Server, false, (404, 5, 404, (400, "ValidationError"))),
             (ErrorKind::NotReady, Origin::Server, false, (404, 14, 404, (400, "ValidationError"))),
             (ErrorKind::AlreadyExists, Origin::Server, false, (400, 6, 409, (400, "ValidationError"))),
             (ErrorKind::NoRoom, Origin::Server, false, (503, 8, 507, (503, "ServiceUnavailable"))),
+            (ErrorKind::Loading, Origin::Server, true, (503, 14, 503, (429, "ModelNotReadyException"))),
             (ErrorKind::Overloaded, Origin::Server, false, (503, 14, 503, (429, "ThrottlingException"))),
             (ErrorKind::DeadlineExceeded, Origin::Server, true, (504, 4, 504, (429, "ModelNotReadyException"))),
             (ErrorKind::DeadlineExceeded, Origin::Server, false, (504, 4, 504, (424, "ModelError"))),

@@ -13,6 +13,9 @@ pub struct LoadOverrides {
     /// Files by their path within the model's directory (`1/model.onnx`). Where there are any, the model consists of these
     /// files alone, and `config` must be given as well.
     pub files: BTreeMap<String, Bytes>,
+    /// The model is only loaded (`panoply_pin: false`): it may leave memory when others need the room, as if a request had
+    /// loaded it. Otherwise it stays until it is unloaded by name.
+    pub prefetch: bool,
 }
 
 impl LoadOverrides {

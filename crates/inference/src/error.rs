@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `Result` with Panoply's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,6 +23,8 @@ pub enum ErrorKind {
     Unsupported,
     /// Cannot be had now; the same call may work later.
     Unavailable,
+    /// The model is being loaded, and will not be ready before the caller stops waiting.
+    Loading,
     /// A queue is full.
     Overloaded,
     /// Does not fit in memory or on disk.
@@ -36,13 +39,14 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [ErrorKind; 11] = [
+    pub const ALL: [ErrorKind; 12] = [
         ErrorKind::InvalidArgument,
         ErrorKind::NotFound,
         ErrorKind::NotReady,
         ErrorKind::AlreadyExists,
         ErrorKind::Unsupported,
         ErrorKind::Unavailable,
+        ErrorKind::Loading,
         ErrorKind::Overloaded,
         ErrorKind::NoRoom,
         ErrorKind::DeadlineExceeded,
@@ -59,6 +63,7 @@ impl ErrorKind {
             ErrorKind::AlreadyExists => "already_exists",
             ErrorKind::Unsupported => "unsupported",
             ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Loading => "loading",
             ErrorKind::Overloaded => "overloaded",
             ErrorKind::NoRoom => "no_room",
             ErrorKind::DeadlineExceeded => "deadline_exceeded",
@@ -89,13 +94,15 @@ struct Inner {
     origin: Origin,
     message: String,
     model: Option<String>,
+    retry_after: Option<Duration>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error(Arc::new(Inner { kind, origin: Origin::Server, message: message.into(), model: None, source: None }))
+        let message = message.into();
+        Error(Arc::new(Inner { kind, origin: Origin::Server, message, model: None, retry_after: None, source: None }))
     }
 
     /// [`ErrorKind::InvalidArgument`].
@@ -150,6 +157,12 @@ impl Error {
         self.edit(|inner| inner.model = Some(model.into()))
     }
 
+    /// Says that the same call may well work after so long.
+    #[must_use]
+    pub fn with_retry_after(self, time: Duration) -> Self {
+        self.edit(|inner| inner.retry_after = Some(time))
+    }
+
     /// Marks this error as the doing of a model's code or its runtime.
     #[must_use]
     pub fn from_model(self) -> Self {
@@ -180,6 +193,11 @@ impl Error {
     /// The model that this error is about, if it is about one.
     pub fn model(&self) -> Option<&str> {
         self.0.model.as_deref()
+    }
+
+    /// When the same call may work, counted from now, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {

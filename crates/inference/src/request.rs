@@ -36,11 +36,18 @@ pub struct InferRequest {
     pub parameters: Parameters,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// When the caller stops waiting for the model to be in memory, where that is sooner.
+    pub load_deadline: Option<Instant>,
     /// Where the request's spans belong, if it is traced.
     pub trace: Option<Trace>,
 }
 
 impl InferRequest {
+    /// When the model has to be in memory.
+    pub fn loaded_by(&self) -> Option<Instant> {
+        self.deadline.into_iter().chain(self.load_deadline).min()
+    }
+
     /// The input of this name.
     pub fn input(&self, name: &str) -> Option<&Tensor> {
         self.inputs.iter().find(|input| &*input.name == name).map(|input| &input.tensor)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use inference::{CacheTier, Error, MemoryUsage, Result};
 use lru::LruCache;
 use parking_lot::Mutex;
-use repository::Repository;
+use repository::{Priority, Repository, Urgency};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::blocking;
@@ -16,7 +16,7 @@ use crate::loaded::{Files, LoadedArchive, Pin, ServedModels};
 use crate::loader::{Loaded, Loader, Prepared};
 use crate::metrics::CacheMetrics;
 use crate::residency::Arrival;
-use crate::room::Room;
+use crate::room::{Reservation, Room};
 use crate::route::ArchiveKey;
 
 /// How many archives' real sizes are remembered.
@@ -38,6 +38,9 @@ pub(crate) struct Source {
     pub(crate) members: Vec<Pin>,
     /// Never evicted.
     pub(crate) kept: bool,
+    /// Who waits for what nobody had asked for when it began: while nobody does, nobody is evicted for it either, unless it is
+    /// kept. `None` for what was asked for.
+    pub(crate) urgency: Option<Urgency>,
     /// Told when the load takes too long and goes on without its slot. Waits for a slot do not count: they are as long as
     /// the loads before it take.
     pub(crate) overdue: Arc<Notify>,
@@ -92,7 +95,8 @@ impl ArchiveLoads {
     }
 
     async fn load_uncounted(&self, source: Source) -> Result<Pin> {
-        let Source { key, version, read, files, members, kept, overdue, .. } = source;
+        let Source { key, version, read, files, members, kept, urgency, overdue, .. } = source;
+        let is_unasked = || !kept && urgency.as_ref().is_some_and(|urgency| urgency.now() == Priority::Prefetch);
         let (loader, composed_of) = (self.loader.clone(), served(&members));
         let immutable = files.are_immutable();
         let prepare = move || loader.prepare(read()?.kept(immutable), composed_of);
@@ -101,18 +105,31 @@ impl ArchiveLoads {
         let learned = self.sizes.lock().get(&size_key).cloned();
         let need = learned.unwrap_or_else(|| self.first_need(&prepared));
         // Without a slot: a load that waits for room must not hold up those that fit.
-        let mut reservation = self.room.reserve(&key, need, self.room_timeout).await?;
+        let mut reservation = self.reserve(&key, need, is_unasked).await?;
         let (loader, archive) = (self.loader.clone(), key.name());
         let (loaded, loading) = self.in_slot(&key, &overdue, move || loader.load(prepared, archive.as_deref())).await?;
         self.sizes.lock().put(size_key, loaded.usage.clone());
-        if let Err(error) = reservation.correct(&key, &loaded.usage, self.room_timeout).await {
+        let patience = (!is_unasked()).then_some(self.room_timeout);
+        if let Err(error) = reservation.correct(&key, &loaded.usage, patience).await {
             // Unloading may block, and must be over before the reservation is given back.
             let _ = blocking::spawn(move || drop(loaded)).await;
             return Err(error);
         }
         let Loaded { models, entry, usage } = loaded;
-        let arrival = Arrival { kept, load: preparing + loading };
-        Ok(reservation.commit(LoadedArchive { key, version, usage, models, entry, files, members }, arrival))
+        let took = preparing + loading;
+        let archive = LoadedArchive { key, version, usage, took, models, entry, files, members };
+        Ok(reservation.commit(archive, Arrival { kept, load: took, is_unasked: is_unasked() }))
+    }
+
+    async fn reserve(&self, key: &ArchiveKey, need: MemoryUsage, is_unasked: impl Fn() -> bool) -> Result<Reservation> {
+        if is_unasked() {
+            match self.room.reserve_free(key, need.clone()) {
+                // Somebody has asked meanwhile.
+                Err(_) if !is_unasked() => {}
+                reserved => return reserved,
+            }
+        }
+        self.room.reserve(key, need, self.room_timeout).await
     }
 
     fn first_need(&self, prepared: &Prepared) -> MemoryUsage {

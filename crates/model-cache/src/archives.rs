@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use inference::{CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use lru::LruCache;
 use parking_lot::Mutex;
-use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo, Urgency, was_replaced};
+use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo, was_replaced};
 
 use crate::config::ModelCacheConfig;
+use crate::journey::Journey;
 use crate::metrics::CacheMetrics;
 use crate::missing_keys::MissingKeys;
 
@@ -53,6 +54,11 @@ impl Archives {
         self.disk.set_pin_releaser(releaser);
     }
 
+    /// The disk cache.
+    pub(crate) fn disk(&self) -> &DiskCache {
+        &self.disk
+    }
+
     /// What is in the disk cache.
     pub(crate) fn on_disk(&self) -> Vec<TargetModel> {
         self.disk.entries().into_iter().map(|(target, _, _)| target).collect()
@@ -66,7 +72,7 @@ impl Archives {
     pub(crate) async fn obtain(
         &self,
         target: &TargetModel,
-        urgency: &Urgency,
+        journey: &Journey,
         trace: Option<&Trace>,
     ) -> Result<Obtained> {
         if let Some(archive) = self.disk.lookup(target)
@@ -78,7 +84,7 @@ impl Archives {
             CacheMetrics.known_missing();
             return Err(unknown(target, self.store.missing(target)));
         }
-        self.obtain_newest(target, urgency, trace).await
+        self.obtain_newest(target, journey, trace).await
     }
 
     /// As [`Archives::obtain`], but asks the store however fresh its last answer is.
@@ -88,7 +94,7 @@ impl Archives {
     pub(crate) async fn obtain_newest(
         &self,
         target: &TargetModel,
-        urgency: &Urgency,
+        journey: &Journey,
         trace: Option<&Trace>,
     ) -> Result<Obtained> {
         let current = self.head(target, trace).await;
@@ -101,7 +107,7 @@ impl Archives {
             (Ok(info), replaced) => {
                 // Its files may go now, which may be just the room that the new version needs.
                 drop(replaced);
-                self.fetch(target, info, urgency, trace).await
+                self.fetch(target, info, journey, trace).await
             }
             (Err(error), Some(archive)) if error.kind() != ErrorKind::NotFound => {
                 tracing::warn!(%target, %error, "the store cannot be asked; the archive on disk is used as it is");
@@ -130,13 +136,14 @@ impl Archives {
         &self,
         target: &TargetModel,
         mut info: ObjectInfo,
-        urgency: &Urgency,
+        journey: &Journey,
         trace: Option<&Trace>,
     ) -> Result<Obtained> {
         let mut tries = 1;
         loop {
             let mut span = trace.map(|trace| trace.begin("fetch"));
-            let fetched = self.disk.fetch(&self.store, target, &info, urgency).await;
+            journey.fetching(info.size);
+            let fetched = self.disk.fetch(&self.store, target, &info, journey.urgency()).await;
             if let Some(span) = &mut span {
                 match &fetched {
                     Ok((_, timing)) => tell_parts(&span.inside(), timing),
@@ -147,6 +154,10 @@ impl Archives {
             match fetched {
                 Ok((archive, timing)) => {
                     self.confirm(target);
+                    // What is on disk already takes no time, which says nothing about the store.
+                    if timing != FetchTiming::default() {
+                        journey.fetched(info.size, timing.download + timing.unpack);
+                    }
                     let timing = LoadTiming { download: timing.download, unpack: timing.unpack, load: Duration::ZERO };
                     return Ok(Obtained { archive, tier: CacheTier::Store, timing });
                 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use inference::{
-    BoxFuture, BoxStream, CacheOutcome, CacheTier, Error, InferRequest, InferResponse, InferenceService, MemoryUsage,
-    ModelKey, Result, Span, TargetModel, Trace,
+    BoxFuture, BoxStream, CacheOutcome, CacheTier, Error, ErrorKind, InferRequest, InferResponse, InferenceService,
+    MemoryUsage, ModelKey, Result, Span, TargetModel, Trace,
 };
 
 use repository::Priority;
@@ -20,12 +20,14 @@ use crate::archives::Archives;
 use crate::backends::Backends;
 use crate::config::ModelCacheConfig;
 use crate::flight::Flights;
+use crate::forecast::Forecast;
 use crate::growth;
 use crate::loaded::Pin;
 use crate::loader::Loader;
 use crate::metrics::CacheMetrics;
 use crate::registered::Registrations;
 use crate::repositories::Repositories;
+use crate::restart::Restart;
 use crate::room::{Room, UnloadReason};
 use crate::route::{ArchiveKey, KnownNames, Route, route};
 use crate::target_load::TargetLoads;
@@ -38,6 +40,7 @@ pub struct ModelCache {
     pub(crate) registrations: Registrations,
     pub(crate) labels: Arc<ModelLabels>,
     pub(crate) repositories: Arc<Repositories>,
+    restart: Option<Arc<Restart>>,
     is_accepting: AtomicBool,
     metrics: CacheMetrics,
 }
@@ -54,9 +57,15 @@ impl ModelCache {
         let loads = ArchiveLoads::new(room.clone(), loader, config);
         let targets = archives
             .map(|archives| TargetLoads::new(archives, loads.clone(), room.clone(), config.scratch.clone().into()));
+        let forecast = Forecast::new(config.download_concurrency, config.load_concurrency);
         let longest = config.download_timeout + config.load_timeout + config.room_timeout;
+        let flights = Flights::new(config.load_queue_size, longest, forecast, metrics);
+        let restart = targets.as_ref().map(|targets| {
+            Restart::new(targets.clone(), flights.clone(), room.clone(), config.load_concurrency, metrics)
+        });
         Arc::new(ModelCache {
-            flights: Flights::new(config.load_queue_size, longest, metrics),
+            flights,
+            restart,
             repositories: Repositories::new(config, loads.clone(), room.clone()),
             registrations: Registrations::new(loads, room.clone()),
             room,
@@ -95,6 +104,18 @@ impl ModelCache {
         self.room.clone().watch_churn()
     }
 
+    /// Loads the target models again that were in memory when the server stopped: those that are still on disk, as far as
+    /// they fit, after the loads that requests wait for, the most valuable first. From then on notes what is in memory, until
+    /// [`ModelCache::unload_all`]; loads no more of them after [`ModelCache::drain`]. Ends at once where there is no store.
+    pub fn restore_resident(&self) -> impl Future<Output = ()> + Send + use<> {
+        let restart = self.restart.clone();
+        async move {
+            if let Some(restart) = restart {
+                restart.run().await;
+            }
+        }
+    }
+
     /// The histograms of single models, in Prometheus' text format; the recorder does not have them.
     pub fn render_histograms(&self) -> String {
         self.labels.render_histograms()
@@ -108,6 +129,7 @@ impl ModelCache {
     /// The server is about to stop: it is not ready any more, but answers what comes.
     pub fn drain(&self) {
         self.is_accepting.store(false, Ordering::Release);
+        self.restart.iter().for_each(|restart| restart.stop_restoring());
     }
 
     /// Whether the server is between [`ModelCache::accept`] and [`ModelCache::drain`], and every model of the repositories
@@ -118,6 +140,9 @@ impl ModelCache {
 
     /// Unloads everything; requests in flight keep their models until they end.
     pub async fn unload_all(&self) {
+        if let Some(restart) = &self.restart {
+            restart.finish().await;
+        }
         let keys: Vec<ArchiveKey> =
             self.room.read(|residency| residency.iter().map(|archive| archive.key.clone()).collect());
         // All at once: an ensemble holds on to the models that it is made of until it is unloaded itself.
@@ -205,9 +230,16 @@ impl ModelCache {
         let mut span = trace.map(|trace| trace.begin("archive"));
         // The spans of a load are in the trace of the request that it began for.
         let inside = span.as_ref().map(Span::inside);
-        let load = |urgency| targets.clone().load(target.clone(), urgency, inside);
-        let passenger = self.flights.board(target, Priority::Interactive, load)?;
-        let landed = passenger.land(deadline).await;
+        let load = |journey| targets.clone().load(target.clone(), journey, inside.clone());
+        let landed = loop {
+            let passenger = self.flights.board(target, Priority::Interactive, load)?;
+            let is_on_unasked = passenger.is_on_unasked();
+            match passenger.land(deadline).await {
+                // Others are evicted for a load that is asked for.
+                Err(error) if is_on_unasked && error.kind() == ErrorKind::NoRoom => {}
+                landed => break landed,
+            }
+        };
         if let (Some(span), Err(error)) = (&mut span, &landed) {
             span.fail(error);
         }
@@ -221,7 +253,7 @@ impl InferenceService for ModelCache {
     fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
         Box::pin(async move {
             let route = self.route(&request.model)?;
-            let (pin, cache) = self.acquire(&route, request.deadline, request.trace.as_ref()).await?;
+            let (pin, cache) = self.acquire(&route, request.loaded_by(), request.trace.as_ref()).await?;
             let served = pin.find(route.model.as_deref(), request.model.version)?;
             let answered = served.service.infer(request).await;
             let mut response = answered.inspect_err(|_| _ = self.replace_broken(&pin))?;
@@ -235,7 +267,7 @@ impl InferenceService for ModelCache {
     fn infer_stream(&self, request: InferRequest) -> BoxStream<'_, Result<InferResponse>> {
         Box::pin(async_stream::try_stream! {
             let route = self.route(&request.model)?;
-            let (pin, mut cache) = self.acquire(&route, request.deadline, request.trace.as_ref()).await?;
+            let (pin, mut cache) = self.acquire(&route, request.loaded_by(), request.trace.as_ref()).await?;
             let served = pin.find(route.model.as_deref(), request.model.version)?;
             // One pin for the stream; each of its answers keeps it for as long as that is written.
             let guard = Arc::new(pin.clone());

@@ -62,6 +62,8 @@ pub struct ModelCacheConfig {
     pub load_timeout: Duration,
     /// How long a load waits for pinned models to make room.
     pub room_timeout: Duration,
+    /// How many archives come from the store at once.
+    pub download_concurrency: NonZeroUsize,
     /// How many archives are loaded at once.
     pub load_concurrency: NonZeroUsize,
     /// How many requests may wait for one archive.

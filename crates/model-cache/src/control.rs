@@ -13,6 +13,7 @@ use crate::cache::ModelCache;
 use crate::loaded::LoadedArchive;
 use crate::overrides::Overrides;
 use crate::route::{ArchiveKey, Route};
+use crate::target_control::ByName;
 
 impl ModelControl for ModelCache {
     fn is_server_ready(&self) -> bool {
@@ -84,8 +85,10 @@ impl ModelControl for ModelCache {
     fn load<'a>(&'a self, key: &'a ModelKey, overrides: LoadOverrides) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let name = key.to_string();
+            let is_kept = !overrides.prefetch;
             let overrides = Overrides::new(&name, overrides)?;
-            self.load_by_name(key, overrides).await.map_err(|error| load_failed(&name, error))
+            let how = ByName { overrides, is_kept };
+            self.load_by_name(key, how).await.map_err(|error| load_failed(&name, error))
         })
     }
 
@@ -163,14 +166,20 @@ impl ModelCache {
         Ok(Description { model, cache })
     }
 
-    async fn load_by_name(&self, key: &ModelKey, overrides: Overrides) -> Result<()> {
+    async fn load_by_name(&self, key: &ModelKey, how: ByName) -> Result<()> {
         match self.owner(key).await? {
             Owner::Target(target) => {
                 let targets =
                     self.targets.as_ref().ok_or_else(|| Error::not_found("this server has no model store"))?;
-                targets.load_by_name(&self.flights, &target, overrides).await
+                targets.load_by_name(&self.flights, &target, how).await
             }
-            Owner::Repositories(name) => self.repositories.load(&name, overrides).await,
+            Owner::Repositories(name) if !how.is_kept => {
+                let message = format!(
+                    "the parameter 'panoply_pin' is about target models; '{name}' is a repository's model, which stays"
+                );
+                Err(Error::invalid_argument(message).with_model(name))
+            }
+            Owner::Repositories(name) => self.repositories.load(&name, how.overrides).await,
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
-use inference::{Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Result};
+use inference::{Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Result, TargetModel};
 use repository::{CachedArchive, GivenFiles};
 use scheduler::Tally;
 
@@ -45,6 +46,8 @@ pub(crate) struct LoadedArchive {
     pub(crate) version: Arc<str>,
     /// What it takes on each device, in bytes.
     pub(crate) usage: MemoryUsage,
+    /// How long loading took, waits excluded.
+    pub(crate) took: Duration,
     /// The models.
     pub(crate) models: ServedModels,
     /// The model that a request reaches that names none.
@@ -62,7 +65,7 @@ pub(crate) enum Files {
     #[default]
     Foreign,
     /// The disk cache has them, and keeps them while this exists.
-    Cached(#[expect(dead_code, reason = "held, never read")] CachedArchive),
+    Cached(CachedArchive),
     /// They came with a request to load, and go when this is dropped.
     Given(#[expect(dead_code, reason = "held, never read")] Arc<GivenFiles>),
 }
@@ -75,7 +78,15 @@ impl Files {
 
     /// Whether unloading the models would let the disk cache delete them.
     pub(crate) fn are_cached(&self) -> bool {
-        matches!(self, Files::Cached(_))
+        self.cached().is_some()
+    }
+
+    /// The files in the disk cache, if they are there.
+    pub(crate) fn cached(&self) -> Option<&CachedArchive> {
+        match self {
+            Files::Cached(archive) => Some(archive),
+            Files::Foreign | Files::Given(_) => None,
+        }
     }
 }
 
@@ -109,6 +120,13 @@ impl LoadedArchive {
         let mut usage = self.usage.clone();
         self.growths().for_each(|growth| usage.add_all(&growth.held()));
         usage
+    }
+
+    /// The target model that this is one of the store's versions of, and the files of that version.
+    pub(crate) fn of_store(&self) -> Option<(&TargetModel, &CachedArchive)> {
+        let ArchiveKey::Target(target) = &self.key else { return None };
+        let files = self.files.cached().filter(|files| *files.etag() == self.version)?;
+        Some((target, files))
     }
 
     /// Whether a model holds something between requests (see [`InferenceService::is_busy`]).

@@ -22,6 +22,11 @@ pub fn describe_metrics() {
         "Requests for archives that the store did not have a moment ago, answered without asking it again"
     );
     describe_counter!("panoply_model_loads_total", Unit::Count, "Archives loaded into memory, by where they came from");
+    describe_counter!(
+        "panoply_restored_models_total",
+        Unit::Count,
+        "Archives loaded at start because they were in memory when the server stopped"
+    );
     describe_counter!("panoply_model_load_failures_total", Unit::Count, "Archives that could not be loaded, by reason");
     describe_histogram!(
         "panoply_model_load_duration_seconds",
@@ -75,6 +80,7 @@ impl CacheMetrics {
         }
         counter!("panoply_model_unload_failures_total").increment(0);
         counter!("panoply_missing_key_hits_total").increment(0);
+        counter!("panoply_restored_models_total").increment(0);
         self.used(residency);
     }
 
@@ -104,6 +110,10 @@ impl CacheMetrics {
     pub(crate) fn loaded(self, tier: CacheTier, elapsed: Duration) {
         counter!("panoply_model_loads_total", "tier" => tier.name()).increment(1);
         histogram!("panoply_model_load_duration_seconds").record(elapsed);
+    }
+
+    pub(crate) fn restored(self) {
+        counter!("panoply_restored_models_total").increment(1);
     }
 
     pub(crate) fn load_failed(self, kind: ErrorKind) {

@@ -28,7 +28,14 @@ impl Overrides {
     /// # Errors
     /// InvalidArgument, in Triton's words and ours, when there are files without a configuration.
     pub(crate) fn new(name: &str, given: LoadOverrides) -> Result<Self> {
-        let LoadOverrides { config, files } = given;
+        let LoadOverrides { config, files, prefetch } = given;
+        if prefetch && (config.is_some() || !files.is_empty()) {
+            return Err(Error::invalid_argument(format!(
+                "'{name}' cannot be loaded with a configuration or files of the request and 'panoply_pin' false: what the store \
+                 does not have stays in memory until it is unloaded"
+            ))
+            .with_model(name));
+        }
         match config {
             None if files.is_empty() => Ok(Overrides::None),
             None => Err(Error::invalid_argument(format!(
@@ -60,7 +67,7 @@ mod tests {
     fn files_need_a_configuration() {
         let overrides = |config: Option<&str>, files: &[&str]| {
             let files = files.iter().map(|path| ((*path).to_owned(), Bytes::new())).collect();
-            Overrides::new("m", LoadOverrides { config: config.map(str::to_owned), files })
+            Overrides::new("m", LoadOverrides { config: config.map(str::to_owned), files, prefetch: false })
         };
         assert!(matches!(overrides(None, &[]), Ok(Overrides::None)));
         assert!(matches!(overrides(Some("{}"), &[]), Ok(Overrides::Config(config)) if &*config == "{}"));

@@ -141,6 +141,7 @@ fn source(key: ArchiveKey, read: Box<dyn FnOnce() -> Result<Repository> + Send>)
         files: Files::Foreign,
         members: Vec::new(),
         kept: true,
+        urgency: None,
         overdue: Arc::default(),
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Residency {
     ranking: Ranking<ArchiveKey>,
     longest_protection: Duration,
     unloading: BTreeMap<ArchiveKey, usize>,
+    /// How often something has come or gone.
+    changes: u64,
 }
 
 struct Resident {
@@ -41,6 +43,8 @@ pub(crate) struct Arrival {
     pub(crate) kept: bool,
     /// How long loading took, waiting excluded.
     pub(crate) load: Duration,
+    /// Nobody has asked for it: it leaves before what somebody has, and is not protected.
+    pub(crate) is_unasked: bool,
 }
 
 impl Residency {
@@ -53,6 +57,7 @@ impl Residency {
             ranking: Ranking::new(policy),
             longest_protection,
             unloading: BTreeMap::new(),
+            changes: 0,
         }
     }
 
@@ -83,6 +88,12 @@ impl Residency {
         self.resident.get(key).map(|resident| &resident.archive)
     }
 
+    /// Decides whether an archive may be evicted.
+    pub(crate) fn keep(&mut self, key: &ArchiveKey, is_kept: bool) {
+        self.resident.get_mut(key).into_iter().for_each(|resident| resident.kept = is_kept);
+        self.changes += 1;
+    }
+
     /// Every resident archive, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<LoadedArchive>> {
         self.resident.values().map(|resident| &resident.archive)
@@ -97,6 +108,25 @@ impl Residency {
     pub(crate) fn models_on(&self, device: Device) -> usize {
         let there = self.iter().filter(|archive| archive.usage.get(device) > 0);
         there.map(|archive| archive.models.len()).sum()
+    }
+
+    /// Bytes that nothing holds, on all devices together.
+    pub(crate) fn free(&self) -> u64 {
+        self.budget.iter().map(|(device, budget)| budget.saturating_sub(self.used.get(device))).sum()
+    }
+
+    /// How often something has come or gone so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What `tell` says of each archive, the one that should leave last first.
+    pub(crate) fn by_worth<T>(&mut self, tell: impl Fn(&LoadedArchive) -> Option<T>) -> Vec<T> {
+        let Residency { resident, ranking, .. } = self;
+        let told = ranking.in_order().filter_map(|key| tell(&resident.get(&key)?.archive));
+        let mut told: Vec<T> = told.collect();
+        told.reverse();
+        told
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -150,8 +180,19 @@ impl Residency {
     ) -> Option<Arc<LoadedArchive>> {
         let replaced = self.withdraw(&archive.key);
         let bytes = archive.usage.iter().map(|(_, bytes)| bytes).sum();
-        self.ranking.loaded(archive.key.clone(), LoadCost { bytes, seconds: arrival.load.as_secs_f64() }, now);
-        let protection = Protection::new(arrival.load, self.longest_protection, now);
+        let cost = LoadCost { bytes, seconds: arrival.load.as_secs_f64() };
+        let protected = match arrival.is_unasked {
+            false => {
+                self.ranking.loaded(archive.key.clone(), cost, now);
+                arrival.load
+            }
+            true => {
+                self.ranking.loaded_unasked(archive.key.clone(), cost, now);
+                Duration::ZERO
+            }
+        };
+        let protection = Protection::new(protected, self.longest_protection, now);
+        self.changes += 1;
         self.resident.insert(archive.key.clone(), Resident { archive, kept: arrival.kept, protection });
         replaced
     }
@@ -194,6 +235,7 @@ impl Residency {
     fn take(&mut self, key: &ArchiveKey, why: Departure) -> Option<Arc<LoadedArchive>> {
         let resident = self.resident.remove(key)?;
         self.ranking.left(key, why);
+        self.changes += 1;
         *self.unloading.entry(key.clone()).or_default() += 1;
         Some(resident.archive)
     }
@@ -241,6 +283,7 @@ mod tests {
             key: key(name),
             version: "".into(),
             usage,
+            took: Duration::ZERO,
             models,
             entry: None,
             files: Files::Foreign,
@@ -271,7 +314,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_books_always_balance(events in proptest::collection::vec(event(), 0..80)) {
-            let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO });
+            let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false });
             let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), EvictionPolicy::Lru, Duration::ZERO);
             let (mut pins, mut unloads, mut withdrawn) = (Vec::new(), Vec::new(), Vec::new());
             for event in events {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use inference::{Error, MemoryUsage, Result};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use crate::blocking;
@@ -83,7 +84,7 @@ pub(crate) struct Room {
     residency: Mutex<Residency>,
     signal: Arc<RoomSignal>,
     /// One load at a time makes room, in order of arrival.
-    turn: tokio::sync::Mutex<()>,
+    turn: Semaphore,
     /// How many loads have gone ahead of the one whose turn it is, because they fit as it was.
     overtakes: AtomicU32,
     churn: Churn,
@@ -101,7 +102,7 @@ impl Room {
         Arc::new(Room {
             residency: Mutex::new(residency),
             signal: Arc::default(),
-            turn: tokio::sync::Mutex::new(()),
+            turn: Semaphore::new(1),
             overtakes: AtomicU32::new(0),
             churn,
             metrics,
@@ -136,6 +137,14 @@ impl Room {
         }
     }
 
+    /// Decides whether the archive behind a pin may be evicted once nobody uses it.
+    pub(crate) fn keep(&self, pin: &Pin, is_kept: bool) {
+        let mut residency = self.residency.lock();
+        if is_resident(&residency, pin) {
+            residency.keep(&pin.key, is_kept);
+        }
+    }
+
     /// Looks at the residency under its lock.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Residency) -> T) -> T {
         look(&self.residency.lock())
@@ -163,6 +172,23 @@ impl Room {
         self.hold_if_it_fits(&need).then(|| Reservation { room: self.clone(), usage: need })
     }
 
+    /// Holds `need` if that takes no eviction and nobody waits for room.
+    ///
+    /// # Errors
+    /// NoRoom otherwise.
+    pub(crate) fn reserve_free(self: &Arc<Self>, key: &ArchiveKey, need: MemoryUsage) -> Result<Reservation> {
+        let is_calm = self.turn.available_permits() > 0;
+        if !(is_calm && self.hold_if_it_fits(&need)) {
+            return Err(nothing_free(key));
+        }
+        Ok(Reservation { room: self.clone(), usage: need })
+    }
+
+    /// What `tell` says of each archive in memory, the one that should leave last first.
+    pub(crate) fn by_worth<T>(&self, tell: impl Fn(&LoadedArchive) -> Option<T>) -> Vec<T> {
+        self.residency.lock().by_worth(tell)
+    }
+
     /// Holds `need` if that takes no eviction.
     fn hold_if_it_fits(&self, need: &MemoryUsage) -> bool {
         let mut residency = self.residency.lock();
@@ -176,9 +202,10 @@ impl Room {
 
     async fn make_room(self: &Arc<Self>, key: &ArchiveKey, need: &MemoryUsage, patience: Duration) -> Result<()> {
         let deadline = tokio::time::Instant::now() + patience;
-        let _turn = timeout_at(deadline, self.turn.lock())
+        let _turn = timeout_at(deadline, self.turn.acquire())
             .await
-            .map_err(|_| Error::no_room(format!("no room for {key}: other loads wait for room in memory as well")))?;
+            .map_err(|_| Error::no_room(format!("no room for {key}: other loads wait for room in memory as well")))?
+            .expect("invariant: never closed");
         self.overtakes.store(0, Ordering::Relaxed);
         let waiting = self.signal.wait();
         loop {
@@ -364,11 +391,17 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Corrects what is held to what the load really took.
+    /// Corrects what is held to what the load really took. More is made room for with `patience`, or for `None` taken only
+    /// where nobody has to leave.
     ///
     /// # Errors
     /// NoRoom when it took more than can be had.
-    pub(crate) async fn correct(&mut self, key: &ArchiveKey, actual: &MemoryUsage, patience: Duration) -> Result<()> {
+    pub(crate) async fn correct(
+        &mut self,
+        key: &ArchiveKey,
+        actual: &MemoryUsage,
+        patience: Option<Duration>,
+    ) -> Result<()> {
         if let Some(shortage) = self.room.residency.lock().never_fits(actual) {
             return Err(no_room(key, shortage, NEVER_FITS));
         }
@@ -376,6 +409,7 @@ impl Reservation {
         more.remove_all(&self.usage);
         if more.iter().next().is_some() {
             if !self.room.hold_if_it_fits(&more) {
+                let patience = patience.ok_or_else(|| nothing_free(key))?;
                 self.room.make_room(key, &more, patience).await?;
             }
             self.usage.add_all(&more);
@@ -413,6 +447,12 @@ impl Drop for Reservation {
         drop(residency);
         self.room.signal.raise();
     }
+}
+
+fn nothing_free(key: &ArchiveKey) -> Error {
+    Error::no_room(format!(
+        "no room for {key} but for what others would have to leave, and nobody has asked for it yet"
+    ))
 }
 
 const IN_USE: &str = "everything else is in use; raise --model-memory or --gpu-memory, or try again later";

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inference::{CacheOutcome, CacheTier, ErrorKind, LoadTiming, Result, TargetModel};
-use repository::{Priority, Repository, Urgency, read_archive_as, read_given_model};
+use repository::{Priority, Repository, read_archive_as, read_given_model};
 
 use crate::archive_load::Source;
 use crate::flight::{Flights, Landing};
+use crate::journey::Journey;
+use crate::kept::KeptBy;
 use crate::loaded::Files;
 use crate::overrides::{Overrides, write_files};
 use crate::room::UnloadReason;
@@ -18,9 +20,19 @@ use crate::target_load::{TargetLoads, stem};
 /// The version of a model that consists of given files alone.
 const GIVEN_VERSION: &str = "given";
 
+/// How a target model is loaded by name.
+#[derive(Clone)]
+pub(crate) struct ByName {
+    /// What it is loaded with instead of what the store has.
+    pub(crate) overrides: Overrides,
+    /// It stays in memory until it is unloaded by name.
+    pub(crate) is_kept: bool,
+}
+
 impl TargetLoads {
     /// Loads a target model because it was asked for by name: waits for a load under way, and then makes sure that what is
-    /// in memory is the store's newest version, or what `overrides` say.
+    /// in memory is the store's newest version, or what `how` says. Its download is a prefetch: those that requests wait for go
+    /// first.
     ///
     /// # Errors
     /// What the load ended in.
@@ -28,13 +40,13 @@ impl TargetLoads {
         self: &Arc<Self>,
         flights: &Arc<Flights>,
         target: &TargetModel,
-        overrides: Overrides,
+        how: ByName,
     ) -> Result<()> {
         loop {
             let mut is_ours = false;
-            let passenger = flights.board(target, Priority::Interactive, |urgency| {
+            let passenger = flights.board(target, Priority::Prefetch, |journey| {
                 is_ours = true;
-                self.clone().renew(target.clone(), overrides.clone(), urgency)
+                self.clone().renew(target.clone(), how.clone(), journey)
             })?;
             match passenger.land(None).await {
                 // It is overdue: who knows when it ends.
@@ -47,30 +59,37 @@ impl TargetLoads {
 
     /// Takes a target model out of memory once its requests have ended.
     pub(crate) fn unload_by_name(&self, target: &TargetModel) {
+        self.kept.release(target);
         self.room.begin_remove(&ArchiveKey::Target(target.clone()), UnloadReason::Request);
     }
 
-    async fn renew(self: Arc<Self>, target: TargetModel, overrides: Overrides, urgency: Urgency) -> Landing {
+    async fn renew(self: Arc<Self>, target: TargetModel, how: ByName, journey: Journey) -> Landing {
         let key = ArchiveKey::Target(target.clone());
-        let config = match overrides {
+        let config = match how.overrides {
             Overrides::None => None,
             Overrides::Config(config) => Some(config),
             Overrides::Files { config, files } => return self.load_given(&target, config, files, key).await,
         };
-        let obtained = self.archives.obtain_newest(&target, &urgency, None).await?;
+        let obtained = self.archives.obtain_newest(&target, &journey, None).await?;
         if let Some(config) = config {
             let (name, path) = (stem(&target).to_owned(), obtained.archive.path().to_owned());
             let version = format!("{}+config", obtained.archive.etag()).into();
             let read = Box::new(move || read_archive_as(&path, &name, Some(&config)));
             return self.load_kept(key, version, obtained.timing, read, Files::Cached(obtained.archive)).await;
         }
-        match self.room.pin(&key) {
+        let landing = match self.room.pin(&key) {
             Some(pin) if pin.version == *obtained.archive.etag() => {
                 let version = pin.version.clone();
                 Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }))
             }
-            _ => self.load_and_remember(&target, obtained, key, None).await,
+            _ => self.load_and_remember(&target, obtained, key, &journey, None).await,
+        }?;
+        match how.is_kept {
+            true => self.kept.keep(&target, KeptBy::Name),
+            false => self.kept.release(&target),
         }
+        self.room.keep(&landing.0, how.is_kept);
+        Ok(landing)
     }
 
     /// A model of given files, which the store need not have.
@@ -105,6 +124,7 @@ impl TargetLoads {
             files,
             members: Vec::new(),
             kept: true,
+            urgency: None,
             overdue: Arc::default(),
         };
         let pin = self.loads.load(source).await?;

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use inference::{CacheOutcome, CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use parking_lot::Mutex;
-use repository::{Backoff, Refusals, Urgency, read_archive};
+use repository::{Backoff, Refusals, read_archive};
 
 use crate::archive_load::{ArchiveLoads, Source};
 use crate::archives::{Archives, Obtained};
 use crate::flight::Landing;
+use crate::journey::Journey;
+use crate::kept::KeptTargets;
 use crate::loaded::{Files, Pin};
 use crate::room::Room;
 use crate::route::ArchiveKey;
@@ -27,6 +29,8 @@ pub(crate) struct TargetLoads {
     pub(crate) scratch: Arc<PathBuf>,
     /// Archives that are on disk, whole, and cannot be loaded all the same.
     refusals: Mutex<Refusals>,
+    /// What is never evicted.
+    pub(crate) kept: KeptTargets,
 }
 
 impl TargetLoads {
@@ -38,7 +42,14 @@ impl TargetLoads {
     ) -> Arc<Self> {
         let holder = Arc::downgrade(&room);
         archives.set_pin_releaser(move || holder.upgrade().is_some_and(|room| room.evict_for_disk()));
-        Arc::new(TargetLoads { archives, loads, room, scratch, refusals: Mutex::new(Refusals::new(BACKOFF)) })
+        Arc::new(TargetLoads {
+            archives,
+            loads,
+            room,
+            scratch,
+            refusals: Mutex::new(Refusals::new(BACKOFF)),
+            kept: KeptTargets::default(),
+        })
     }
 
     /// The archives that can be loaded without the store.
@@ -52,18 +63,18 @@ impl TargetLoads {
     }
 
     /// Obtains the archive, loads its models, and pins them.
-    pub(crate) async fn load(self: Arc<Self>, target: TargetModel, urgency: Urgency, trace: Option<Trace>) -> Landing {
+    pub(crate) async fn load(self: Arc<Self>, target: TargetModel, journey: Journey, trace: Option<Trace>) -> Landing {
         let key = ArchiveKey::Target(target.clone());
         if let Some(pin) = self.room.pin(&key) {
             // Another flight landed between the caller's look and this one's departure.
             let version = pin.version.clone();
             return Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }));
         }
-        let obtained = self.archives.obtain(&target, &urgency, trace.as_ref()).await?;
+        let obtained = self.archives.obtain(&target, &journey, trace.as_ref()).await?;
         if let Some(refusal) = self.refusals.lock().check(&target, obtained.archive.etag(), Instant::now()) {
             return Err(refusal);
         }
-        self.load_and_remember(&target, obtained, key, trace).await
+        self.load_and_remember(&target, obtained, key, &journey, trace).await
     }
 
     /// Loads what is on disk now, and remembers whether that could be done.
@@ -72,22 +83,32 @@ impl TargetLoads {
         target: &TargetModel,
         obtained: Obtained,
         key: ArchiveKey,
+        journey: &Journey,
         trace: Option<Trace>,
     ) -> Landing {
         let version = obtained.archive.etag().clone();
         let (tier, timing, started) = (obtained.tier, obtained.timing, Instant::now());
+        let bytes = obtained.archive.bytes();
+        journey.loading(bytes);
         let mut span = trace.map(|trace| trace.begin("load"));
-        let pin = self.load_obtained(target, obtained, key).await;
+        let pin = self.load_obtained(target, obtained, key, journey).await;
         if let (Some(span), Err(error)) = (&mut span, &pin) {
             span.fail(error);
         }
         drop(span);
+        pin.iter().for_each(|pin| journey.loaded(bytes, pin.took));
         self.remember(target, &version, &pin);
         let load = LoadTiming { load: started.elapsed(), ..timing };
         Ok((pin?, CacheOutcome { tier, version, load: Some(load) }))
     }
 
-    async fn load_obtained(&self, target: &TargetModel, obtained: Obtained, key: ArchiveKey) -> Result<Pin> {
+    async fn load_obtained(
+        &self,
+        target: &TargetModel,
+        obtained: Obtained,
+        key: ArchiveKey,
+        journey: &Journey,
+    ) -> Result<Pin> {
         let (archive, name) = (obtained.archive, stem(target).to_owned());
         let files = Files::Cached(archive.clone());
         let version = archive.etag().clone();
@@ -100,7 +121,8 @@ impl TargetLoads {
                 read,
                 files,
                 members: Vec::new(),
-                kept: false,
+                kept: self.kept.has(target),
+                urgency: journey.unasked().cloned(),
                 overdue: Arc::default(),
             })
             .await
@@ -118,7 +140,8 @@ impl TargetLoads {
     }
 }
 
-fn is_lasting(kind: ErrorKind) -> bool {
+/// Whether an error lies in the archive, and not in the moment.
+pub(crate) fn is_lasting(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidArgument | ErrorKind::NotFound | ErrorKind::Unsupported | ErrorKind::Internal)
 }
 

@@ -5,6 +5,7 @@ mod folder;
 mod policy;
 mod refusals;
 mod reservation;
+mod resident;
 mod use_order;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use policy::{ArchiveKey, Departure, Ledger};
 use use_order::UseOrder;
 
 pub use refusals::{Backoff, Refusals};
+pub use resident::ResidentArchive;
 
 /// Where the disk cache is, and its bounds.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ mod scan;
 mod store;
 
 pub use archive::UnpackLimits;
-pub use disk_cache::{Backoff, CachedArchive, DiskCache, DiskCacheConfig, FetchTiming, Refusals};
+pub use disk_cache::{Backoff, CachedArchive, DiskCache, DiskCacheConfig, FetchTiming, Refusals, ResidentArchive};
 pub use download::{DownloadConfig, Priority, Urgency};
 pub use given_files::GivenFiles;
 pub use metric_names::describe_metrics;

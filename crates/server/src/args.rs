@@ -109,6 +109,16 @@ pub(crate) struct ModelArgs {
     /// In mode `explicit`, a model to load at start, `*` for all; may be given several times
     #[arg(long, env = "PANOPLY_LOAD_MODEL", value_name = "NAME", value_delimiter = ',')]
     pub(crate) load_model: Vec<String>,
+    /// An archive of the store to load at start, in the background, and to keep in memory until it is unloaded by name; may be
+    /// given several times, the most important first
+    #[arg(long, env = "PANOPLY_LOAD_TARGET_MODEL", value_name = "KEY", value_delimiter = ',')]
+    pub(crate) load_target_model: Vec<String>,
+    /// Be ready only when each of them is in memory, or cannot be loaded
+    #[arg(long, env = "PANOPLY_AWAIT_TARGET_MODELS")]
+    pub(crate) await_target_models: bool,
+    /// Load again at start, in the background, what was in memory when the server stopped, as far as it is on disk and fits
+    #[arg(long, env = "PANOPLY_RESTORE_RESIDENT", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub(crate) restore_resident: bool,
     /// End when a model of a repository cannot be loaded at start
     #[arg(long, env = "PANOPLY_EXIT_ON_ERROR", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
     pub(crate) exit_on_error: bool,

@@ -45,6 +45,16 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
         },
         () = stop.received() => return Ok(()),
     }
+    let mut keeping = tokio::spawn(cache.keep_target_models(settings.at_start.kept.clone()));
+    if settings.at_start.are_awaited {
+        tokio::select! {
+            _ = &mut keeping => {}
+            () = stop.received() => return Ok(()),
+        }
+    }
+    if settings.at_start.is_restored {
+        tokio::spawn(cache.restore_resident());
+    }
     let polling = tokio::spawn(cache.poll_repositories());
     let tending = tokio::spawn(cache.tend_growth());
     tokio::spawn(cache.watch_memory());
@@ -55,6 +65,7 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
     cache.drain();
     polling.abort();
     tending.abort();
+    keeping.abort();
     drain.cancel();
     while let Some(report) = servers.join_next().await {
         let cut = report.map_or(0, |report| report.cut);

@@ -1,5 +1,6 @@
 //! Arguments checked and typed: every problem is found, and reported, before a port is bound.
 
+mod at_start;
 mod downloads;
 mod metrics;
 mod rate_limits;
@@ -21,6 +22,7 @@ use crate::args::{ControlMode, LimitArgs, LogFormat, ModelArgs, NetworkArgs, Ope
 use crate::tracing_config::{self, TraceConfig};
 use crate::transport::TransportSettings;
 
+pub(crate) use at_start::AtStart;
 pub(crate) use downloads::{DownloadArgs, DownloadSettings};
 pub(crate) use metrics::MetricsSettings;
 
@@ -47,6 +49,7 @@ pub(crate) struct Addresses {
 pub(crate) struct Settings {
     pub(crate) store: Option<StoreSettings>,
     pub(crate) repositories: RepositoryConfig,
+    pub(crate) at_start: AtStart,
     pub(crate) exit_on_error: bool,
     pub(crate) store_check_interval: Duration,
     pub(crate) ort_library: Option<PathBuf>,
@@ -112,6 +115,7 @@ impl Settings {
         let settings = Settings {
             store: check.store(&models),
             repositories: check.repositories(&models),
+            at_start: check.at_start(&models),
             exit_on_error: models.exit_on_error,
             store_check_interval: check.time("--store-check-interval", models.store_check_interval),
             ort_library: check.file("--ort-library", models.ort_library),
@@ -276,6 +280,12 @@ impl Check {
         let (config, problems) = TraceConfig::read(entries, tracing_config::variable);
         problems.into_iter().for_each(|problem| self.problem(problem));
         config
+    }
+
+    fn at_start(&mut self, args: &ModelArgs) -> AtStart {
+        let (at_start, problems) = AtStart::of(args);
+        self.problems.extend(problems);
+        at_start
     }
 
     fn folders(&mut self, option: &str, folders: Vec<PathBuf>) -> Vec<PathBuf> {

@@ -91,6 +91,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         download_timeout: settings.downloads.timeout,
         load_timeout: settings.load_timeout,
         room_timeout: settings.room_timeout,
+        download_concurrency: settings.downloads.config.archives,
         load_concurrency: settings.load_concurrency,
         load_queue_size: settings.load_queue_size,
         execution_concurrency: settings.execution_concurrency,

@@ -8,7 +8,7 @@ use super::cursor::Cursor;
 use super::request::check_count;
 use crate::admission::BodyShare;
 use crate::load_parameters::{
-    CONFIG, FILE, UNLOAD_DEPENDENTS, unknown_load_parameter, unknown_unload_parameter, wrong_type,
+    CONFIG, FILE, PIN, UNLOAD_DEPENDENTS, unknown_load_parameter, unknown_unload_parameter, wrong_type,
 };
 
 /// Reads what a load brings along. What that takes beside the body counts in `share`.
@@ -18,6 +18,10 @@ use crate::load_parameters::{
 pub(crate) fn parse_load(body: &[u8], max_depth: usize, share: &mut BodyShare) -> Result<LoadOverrides> {
     let mut overrides = LoadOverrides::default();
     parameters(body, max_depth, |cursor, name| {
+        if name == PIN {
+            overrides.prefetch = !boolean(cursor, name)?;
+            return Ok(());
+        }
         let path = name.strip_prefix(FILE);
         if path.is_none() && name != CONFIG {
             return Err(unknown_load_parameter(name));
@@ -51,13 +55,17 @@ pub(crate) fn parse_unload(body: &[u8], max_depth: usize) -> Result<bool> {
         if name != UNLOAD_DEPENDENTS {
             return Err(unknown_unload_parameter(name));
         }
-        if !matches!(cursor.peek(), Some(b't' | b'f')) {
-            return Err(wrong_type(name, "a boolean", kind(cursor)));
-        }
-        with_dependents = cursor.boolean()?;
+        with_dependents = boolean(cursor, name)?;
         Ok(())
     })?;
     Ok(with_dependents)
+}
+
+fn boolean(cursor: &mut Cursor<'_>, name: &str) -> Result<bool> {
+    match cursor.peek() {
+        Some(b't' | b'f') => cursor.boolean(),
+        _ => Err(wrong_type(name, "a boolean", kind(cursor))),
+    }
 }
 
 /// Calls `parameter` with the cursor at each parameter's value, which it must read, and its name.

@@ -43,6 +43,7 @@ impl WireRequest {
             outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
             parameters: std::mem::take(&mut self.parameters),
             deadline,
+            load_deadline: None,
             trace: None,
         }
     }

@@ -3,15 +3,21 @@
 use inference::Error;
 use tonic::{Code, Status};
 
-use crate::status::Failure;
+use crate::status::{Failure, retry_after};
 
+/// In how many seconds the same call may work, where that is known.
+const RETRY_AFTER: &str = "retry-after";
 /// A status travels as a header, and clients bound headers to some kilobytes; escaping may triple it.
 const MAX_MESSAGE: usize = 2048;
 
 /// The status of a failure.
 pub(super) fn status(failure: &Failure) -> Status {
     let line = failure.status(false);
-    Status::new(Code::from_i32(i32::from(line.grpc)), clip(failure.message()))
+    let mut status = Status::new(Code::from_i32(i32::from(line.grpc)), clip(failure.message()));
+    if let Some(time) = failure.retry_after() {
+        status.metadata_mut().insert(RETRY_AFTER, retry_after(time).into());
+    }
+    status
 }
 
 /// The status of an error, which is logged.

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::failure;
 use crate::load_parameters::{
-    CONFIG, FILE, UNLOAD_DEPENDENTS, in_repository, unknown_load_parameter, unknown_unload_parameter, wrong_type,
+    CONFIG, FILE, PIN, UNLOAD_DEPENDENTS, in_repository, unknown_load_parameter, unknown_unload_parameter, wrong_type,
 };
 
 /// # Errors
@@ -55,6 +55,8 @@ fn overrides(parameters: BTreeMap<String, ModelRepositoryParameter>) -> Result<L
             (Some(_), other) => return Err(wrong_type(&name, "bytes", kind(other.as_ref()))),
             (None, Some(ParameterChoice::StringParam(config))) if name == CONFIG => overrides.config = Some(config),
             (None, other) if name == CONFIG => return Err(wrong_type(&name, "a string", kind(other.as_ref()))),
+            (None, Some(ParameterChoice::BoolParam(pin))) if name == PIN => overrides.prefetch = !pin,
+            (None, other) if name == PIN => return Err(wrong_type(&name, "a boolean", kind(other.as_ref()))),
             (None, _) => return Err(unknown_load_parameter(&name)),
         }
     }
@@ -100,7 +102,12 @@ mod tests {
         let read = overrides(given("file:1/x", ParameterChoice::BytesParam(vec![1].into()))).expect("valid");
         assert_eq!(read.files["1/x"], [1][..]);
         assert!(unload_dependents(given("unload_dependents", ParameterChoice::BoolParam(true))).expect("valid"));
+        for pin in [true, false] {
+            let read = overrides(given("panoply_pin", ParameterChoice::BoolParam(pin))).expect("valid");
+            assert_eq!(read.prefetch, !pin);
+        }
         let wrong = [
+            overrides(given("panoply_pin", ParameterChoice::Int64Param(1))).map(drop),
             overrides(given("config", ParameterChoice::Int64Param(1))).map(drop),
             overrides(given("file:1/x", ParameterChoice::StringParam("AQ==".to_owned()))).map(drop),
             overrides(given("other", ParameterChoice::BoolParam(true))).map(drop),

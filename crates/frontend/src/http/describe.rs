@@ -87,7 +87,7 @@ pub(crate) fn extensions(app: &App) -> Vec<&'static str> {
 
 /// `GET /v2/models/{name}[/versions/{version}]`.
 pub(super) async fn model(State(app): State<Shared>, path: TargetedPath) -> Response {
-    match app.services.control.describe(&path.key, None, None).await.map(|found| found.model) {
+    match app.services.control.describe(&path.key, path.deadline, None).await.map(|found| found.model) {
         Ok(info) => reply::json(&metadata(&path.key, &info)),
         Err(error) => refuse(&path.key, error.into()),
     }
@@ -112,7 +112,13 @@ fn metadata<'a>(key: &ModelKey, info: &'a ModelInfo) -> ModelMetadata<'a> {
 
 /// `GET /v2/models/{name}[/versions/{version}]/config`.
 pub(super) async fn config(State(app): State<Shared>, path: TargetedPath) -> Response {
-    match app.services.control.describe(&path.key, None, None).await.and_then(|found| config_json(&found.model)) {
+    match app
+        .services
+        .control
+        .describe(&path.key, path.deadline, None)
+        .await
+        .and_then(|found| config_json(&found.model))
+    {
         Ok(text) => reply::json_text(200, text),
         Err(error) => refuse(&path.key, error.into()),
     }
@@ -167,5 +173,5 @@ pub(crate) fn shown_state(entry: &IndexEntry) -> Option<&'static str> {
 pub(super) fn refuse(key: &ModelKey, failure: Failure) -> Response {
     let status = failure.status(false);
     infer::log(key, &failure, &status);
-    reply::decorate(reply::error(status.http, failure.message()), &status)
+    reply::decorate(reply::error(status.http, failure.message()), &status, failure.retry_after())
 }

@@ -1,13 +1,14 @@
 //! The model that a path of KServe v2 names.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::response::Response;
 use http::request::Parts;
 use inference::{Error, ModelKey, Result};
 
-use crate::{infer, reply, status};
+use crate::{infer, reply, status, time_limit};
 
 /// `/v2/models/{name}[/versions/{version}]`; an escaped `/` in the name is part of it. Those that are not escaped were by
 /// [`super::slashes`].
@@ -25,9 +26,11 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
     }
 }
 
-/// As [`ModelPath`], within the archive that the head names, if it names one.
+/// As [`ModelPath`], within the archive that the head names, if it names one, and for as long as the head says.
 pub(super) struct TargetedPath {
     pub(super) key: ModelKey,
+    /// When the client stops waiting.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for TargetedPath {
@@ -35,8 +38,9 @@ impl<S: Send + Sync> FromRequestParts<S> for TargetedPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
         let ModelPath { key } = ModelPath::from_request_parts(parts, state).await?;
+        let deadline = time_limit::deadline(&parts.headers, None, Instant::now()).map_err(|error| refuse(&error))?;
         match infer::target(&parts.headers) {
-            Ok(target) => Ok(TargetedPath { key: ModelKey { target, ..key } }),
+            Ok(target) => Ok(TargetedPath { key: ModelKey { target, ..key }, deadline }),
             Err(error) => Err(refuse(&error)),
         }
     }

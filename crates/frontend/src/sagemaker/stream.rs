@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -10,20 +11,22 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use inference::{Error, InferRequest, InferResponse, ModelKey, Origin, Result, TargetModel};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::runtime::{check_endpoint, complete, echoed, refuse, unless_it_panics};
 use super::{Segment, event_stream, segment};
-use crate::Shared;
 use crate::admission::{BodyShare, Share};
 use crate::body::{self, Whole};
 use crate::codec::{self, Announce, Encoded, Framing, WireRequest};
 use crate::infer;
 use crate::outcome::Outcome;
+use crate::reply;
 use crate::shared_memory::{self, SharedOutput};
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface};
+use crate::time_limit;
 use crate::trace::RequestSpan;
+use crate::{App, Shared};
 
 /// What the parts are, as this operation says it both ways.
 const ACCEPT: HeaderName = HeaderName::from_static("x-amzn-sagemaker-accept");
@@ -47,22 +50,32 @@ async fn respond(app: Shared, key: Result<ModelKey>, headers: HeaderMap, body: B
     let in_flight = InFlight::begin(Surface::Runtime);
     let name = key.clone().unwrap_or_default();
     let mut span = app.services.tracing.begin(&name, &headers, Surface::Runtime, in_flight.began());
-    let limit = app.config.invocation_timeout;
-    let begun = match timeout(limit, begin(app.clone(), key, headers, body, span.as_mut())).await {
-        Ok(begun) => begun,
-        Err(_elapsed) => Err(Error::deadline_exceeded(format!(
-            "there was no response within the {limit:?} that --invocation-timeout allows"
-        ))
-        .into()),
+    let begun = match deadline(&app, &headers, in_flight.began()) {
+        Ok(deadline) => {
+            let beginning = begin(app.clone(), key, headers, body, deadline, span.as_mut());
+            let late = || {
+                Error::deadline_exceeded(
+                    "there was no response within the time that --invocation-timeout or the client allows",
+                )
+            };
+            timeout_at(deadline.into(), beginning).await.unwrap_or_else(|_elapsed| Err(late().into()))
+        }
+        Err(error) => Err(error.into()),
     };
     match begun {
         Ok(begun) => answer(begun, Outcome { in_flight, span }),
         Err(failure) => {
             let status = failure.status(infer::is_loading(&app, &name, &failure));
             Outcome { in_flight, span }.fail(&name, &failure, &status);
-            refuse(&failure, &status)
+            reply::decorate(refuse(&failure, &status), &status, failure.retry_after())
         }
     }
+}
+
+/// When there has to be a first response.
+fn deadline(app: &App, headers: &HeaderMap, began: Instant) -> Result<Instant> {
+    let asked = time_limit::of_request(headers)?;
+    Ok(began + asked.unwrap_or(Duration::MAX).min(app.config.invocation_timeout))
 }
 
 fn key(headers: &HeaderMap) -> Result<ModelKey> {
@@ -96,6 +109,7 @@ async fn begin(
     key: Result<ModelKey>,
     mut headers: HeaderMap,
     body: Body,
+    deadline: Instant,
     mut span: Option<&mut RequestSpan>,
 ) -> Result<Begun, Failure> {
     let admitted = app.services.admission.enter()?;
@@ -107,10 +121,12 @@ async fn begin(
     let bounds = app.bounds(app.config.max_request_size);
     let Whole { bytes, mut share } = body::read(&headers, body, bounds, framing.tensors_at()).await?;
     let trace = span.as_deref().map(RequestSpan::inside);
-    let (mut wire, found) = infer::decode(&app, &key, framing.layout, bytes, None, trace).await?;
+    let (mut wire, found) = infer::decode(&app, &key, framing.layout, bytes, Some(deadline), trace).await?;
     app.forward(&headers, &mut wire.parameters);
     let shared_outputs = shared_memory::fetch(&app, &mut wire, &mut share).await?;
     let mut request = wire.take_request(key.clone(), None);
+    // The responses after the first take as long as they take.
+    request.load_deadline = Some(deadline);
     if let Some(span) = &mut span {
         span.admit(&mut request);
     }

@@ -16,6 +16,11 @@ impl<K: Clone + Eq + Hash> Lru<K> {
         self.0.put(key, ());
     }
 
+    pub(super) fn loaded_last(&mut self, key: K) {
+        self.0.put(key.clone(), ());
+        self.0.demote(&key);
+    }
+
     pub(super) fn used(&mut self, key: &K) {
         self.0.promote(key);
     }

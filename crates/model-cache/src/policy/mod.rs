@@ -97,6 +97,16 @@ impl<K: Clone + Eq + Hash> Ranking<K> {
         }
     }
 
+    /// [`Ranking::loaded`] although nobody asked for `key`: it leaves before what is resident already, as far as the policy
+    /// goes by order.
+    pub fn loaded_unasked(&mut self, key: K, load: LoadCost, now: Instant) {
+        match &mut self.0 {
+            Ranked::Lru(lru) => lru.loaded_last(key),
+            Ranked::S3Fifo(s3_fifo) => s3_fifo.loaded_last(key, load.bytes),
+            Ranked::Cost(cost) => cost.loaded(key, load, now),
+        }
+    }
+
     /// A request used `key`; one that is not resident is passed over.
     pub fn used(&mut self, key: &K, now: Instant) {
         match &mut self.0 {

@@ -24,11 +24,13 @@ const SMALL_SHARE: u64 = 10;
 /// the small queue's and over all entries.
 pub(super) struct S3Fifo<K> {
     entries: HashMap<K, Entry>,
-    small: BTreeMap<u64, K>,
-    main: BTreeMap<u64, K>,
+    small: BTreeMap<i64, K>,
+    main: BTreeMap<i64, K>,
     small_bytes: u64,
     bytes: u64,
-    next_ticket: u64,
+    next_ticket: i64,
+    /// For what goes to its queue's head.
+    first_ticket: i64,
     /// Evicted from the small queue, at most as many as there are entries.
     turned_away: LruCache<K, ()>,
 }
@@ -36,7 +38,7 @@ pub(super) struct S3Fifo<K> {
 #[derive(Clone, Copy)]
 struct Entry {
     is_small: bool,
-    ticket: u64,
+    ticket: i64,
     bytes: u64,
     uses: u8,
 }
@@ -50,6 +52,7 @@ impl<K: Clone + Eq + Hash> S3Fifo<K> {
             small_bytes: 0,
             bytes: 0,
             next_ticket: 0,
+            first_ticket: 0,
             turned_away: LruCache::unbounded(),
         }
     }
@@ -60,6 +63,13 @@ impl<K: Clone + Eq + Hash> S3Fifo<K> {
         let is_small = known.map_or(!came_back, |entry| entry.is_small);
         let uses = known.map_or(0, |entry| entry.uses);
         self.put(key, Entry { is_small, ticket: 0, bytes, uses });
+    }
+
+    /// As [`S3Fifo::loaded`], but to the head of the small queue.
+    pub(super) fn loaded_last(&mut self, key: K, bytes: u64) {
+        self.take(&key);
+        self.first_ticket -= 1;
+        self.insert(key, Entry { is_small: true, ticket: self.first_ticket, bytes, uses: 0 });
     }
 
     pub(super) fn used(&mut self, key: &K) {
@@ -88,7 +98,7 @@ impl<K: Clone + Eq + Hash> S3Fifo<K> {
     }
 
     fn walk(&self) -> Walk<K> {
-        let line_up = |queue: &BTreeMap<u64, K>| queue.values().map(|key| (key.clone(), self.entries[key])).collect();
+        let line_up = |queue: &BTreeMap<i64, K>| queue.values().map(|key| (key.clone(), self.entries[key])).collect();
         Walk {
             small: line_up(&self.small),
             main: line_up(&self.main),
@@ -99,8 +109,11 @@ impl<K: Clone + Eq + Hash> S3Fifo<K> {
 
     /// Puts an entry at its queue's end.
     fn put(&mut self, key: K, entry: Entry) {
-        let entry = Entry { ticket: self.next_ticket, ..entry };
         self.next_ticket += 1;
+        self.insert(key, Entry { ticket: self.next_ticket, ..entry });
+    }
+
+    fn insert(&mut self, key: K, entry: Entry) {
         self.bytes = self.bytes.saturating_add(entry.bytes);
         if entry.is_small {
             self.small_bytes = self.small_bytes.saturating_add(entry.bytes);

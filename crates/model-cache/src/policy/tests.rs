@@ -15,6 +15,10 @@ enum Event {
         bytes: u64,
         millis: u32,
     },
+    LoadUnasked {
+        key: u8,
+        bytes: u64,
+    },
     Use(u8),
     Leave {
         key: u8,
@@ -32,11 +36,24 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => (0u8..12, 0u64..100, 0u32..10_000).prop_map(|(key, bytes, millis)| Event::Load { key, bytes, millis }),
+        1 => (0u8..12, 0u64..100).prop_map(|(key, bytes)| Event::LoadUnasked { key, bytes }),
         6 => (0u8..12).prop_map(Event::Use),
         1 => (0u8..12, any::<bool>()).prop_map(|(key, evicted)| Event::Leave { key, evicted }),
         3 => (0usize..4).prop_map(|nth| Event::Evict { nth }),
         1 => (0u32..100_000).prop_map(|seconds| Event::Wait { seconds }),
     ]
+}
+
+#[test]
+fn what_nobody_asked_for_leaves_before_the_rest_in_the_order_in_which_it_came() {
+    for policy in [EvictionPolicy::Lru, EvictionPolicy::S3Fifo] {
+        let (mut ranking, now) = (Ranking::new(policy), Instant::now());
+        let load = LoadCost { bytes: 1 << 20, seconds: 1.0 };
+        ranking.loaded(0, load, now);
+        (1..4).for_each(|key| ranking.loaded_unasked(key, load, now));
+        ranking.loaded(4, load, now);
+        assert_eq!(ranking.in_order().collect::<Vec<u8>>(), [3, 2, 1, 0, 4], "{policy}");
+    }
 }
 
 proptest! {
@@ -48,6 +65,10 @@ proptest! {
                 match *event {
                     Event::Load { key, bytes, millis } => {
                         ranking.loaded(key, LoadCost { bytes, seconds: f64::from(millis) / 1e3 }, now);
+                        resident.insert(key);
+                    }
+                    Event::LoadUnasked { key, bytes } => {
+                        ranking.loaded_unasked(key, LoadCost { bytes, seconds: 1.0 }, now);
                         resident.insert(key);
                     }
                     Event::Use(key) => ranking.used(&key, now),

@@ -126,7 +126,17 @@ impl Repositories {
         let model = name.clone();
         let read = Box::new(move || read(&model, &origin));
         let key = ArchiveKey::Model(name.clone());
-        Ok(Source { key, version, tier: CacheTier::Disk, read, files, members, kept: true, overdue: Arc::default() })
+        Ok(Source {
+            key,
+            version,
+            tier: CacheTier::Disk,
+            read,
+            files,
+            members,
+            kept: true,
+            urgency: None,
+            overdue: Arc::default(),
+        })
     }
 
     /// Notes how a load ended.

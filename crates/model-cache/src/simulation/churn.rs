@@ -38,12 +38,13 @@ async fn load(room: &Arc<Room>, key: &ArchiveKey, load: Duration) {
         key: key.clone(),
         version: "".into(),
         usage,
+        took: load,
         models: BTreeMap::new(),
         entry: None,
         files: Files::Foreign,
         members: Vec::new(),
     };
-    reservation.commit(archive, Arrival { kept: false, load });
+    reservation.commit(archive, Arrival { kept: false, load, is_unasked: false });
 }
 
 /// Uses an archive over and over for `duration`, loading it whenever it is not there. How often it did each.

@@ -20,6 +20,7 @@ use crate::backends::Backends;
 use crate::clock::now;
 use crate::config::{ModelCacheConfig, RepositoryConfig};
 use crate::flight::{Flights, Landing};
+use crate::forecast::Forecast;
 use crate::loaded::{Files, Pin};
 use crate::loader::Loader;
 use crate::metrics::CacheMetrics;
@@ -78,9 +79,10 @@ impl World {
             is_flying: AtomicBool::new(false),
             removals: AtomicU64::new(0),
         };
+        let forecast = Forecast::new(config.download_concurrency, config.load_concurrency);
         let shared = Shared {
             loads: ArchiveLoads::new(room.clone(), Arc::new(loader), &config),
-            flights: Flights::new(config.load_queue_size, LONGEST, metrics),
+            flights: Flights::new(config.load_queue_size, LONGEST, forecast, metrics),
             room,
             archives: (0..ARCHIVES).map(archive).collect(),
             events: Mutex::default(),
@@ -272,6 +274,7 @@ async fn load(shared: &Shared, archive: &Archive) -> Landing {
         files,
         members: Vec::new(),
         kept: false,
+        urgency: None,
         overdue,
     };
     Ok((shared.loads.load(source).await?, outcome(CacheTier::Disk)))
@@ -312,6 +315,7 @@ pub(super) fn config(eviction_policy: EvictionPolicy) -> ModelCacheConfig {
         download_timeout: Duration::from_secs(1),
         load_timeout: LOAD_TIMEOUT,
         room_timeout: Duration::from_secs(4),
+        download_concurrency: NonZeroUsize::MIN,
         load_concurrency: NonZeroUsize::new(4).expect("not zero"),
         load_queue_size: 6,
         execution_concurrency: NonZeroUsize::MIN,

@@ -102,7 +102,7 @@ pub(crate) struct Harness {
     pub(crate) cache: Arc<ModelCache>,
     pub(crate) backend: Arc<ScriptedBackend>,
     store: TempDir,
-    _disk: TempDir,
+    disk: TempDir,
 }
 
 impl Harness {
@@ -116,12 +116,37 @@ impl Harness {
         let (store, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
         let mut config = config(budget);
         change(&mut config);
+        Self::over(store, disk, disk_bytes, &config)
+    }
+
+    /// Stops this cache in an orderly way and starts one with room for `budget` bytes of models over the same store and disk.
+    pub(crate) async fn restarted(self, budget: u64) -> Self {
+        let Harness { cache, store, disk, .. } = self;
+        cache.unload_all().await;
+        drop(cache);
+        Self::over(store, disk, 1 << 30, &config(budget))
+    }
+
+    fn over(store: TempDir, disk: TempDir, disk_bytes: u64, config: &ModelCacheConfig) -> Self {
         let folder: Arc<dyn ModelStore> = Arc::new(FolderStore::open(store.path()).expect("a folder"));
-        let cache = DiskCache::open(DiskCacheConfig::new(disk.path(), disk_bytes), folder.location()).expect("opens");
+        let open = || DiskCache::open(DiskCacheConfig::new(disk.path(), disk_bytes), folder.location());
+        // Tasks of a cache before this one may still be ending.
+        let cache = (0..6000).find_map(|_| open().map_err(|_| std::thread::sleep(Duration::from_millis(10))).ok());
+        let cache = cache.expect("opens");
         let backend = Arc::new(ScriptedBackend::default());
-        let archives = Archives::new(folder, cache, &config);
-        let cache = ModelCache::new(&config, Backends::new([backend.clone() as Arc<dyn Backend>]), Some(archives));
-        Harness { cache, backend, store, _disk: disk }
+        let archives = Archives::new(folder.clone(), cache, config);
+        let cache = ModelCache::new(config, Backends::new([backend.clone() as Arc<dyn Backend>]), Some(archives));
+        Harness { cache, backend, store, disk }
+    }
+
+    /// Whether it was noted for the next start what is in memory.
+    pub(crate) fn has_noted(&self) -> bool {
+        self.disk.path().join("resident.json").exists()
+    }
+
+    /// What is noted as being loaded again; nothing where there is no such file.
+    pub(crate) fn restoring(&self) -> String {
+        std::fs::read_to_string(self.disk.path().join("restoring.json")).unwrap_or_default()
     }
 
     /// Puts an archive of one model with these parameters into the store.
@@ -198,6 +223,7 @@ fn config(budget: u64) -> ModelCacheConfig {
         download_timeout: Duration::from_secs(20),
         load_timeout: Duration::from_secs(20),
         room_timeout: Duration::from_secs(20),
+        download_concurrency: NonZeroUsize::new(4).expect("not zero"),
         load_concurrency: two,
         load_queue_size: 100,
         execution_concurrency: NonZeroUsize::new(4).expect("not zero"),

@@ -5,6 +5,7 @@ mod faults;
 mod harness;
 mod overdue;
 mod repositories;
+mod restart;
 mod revival;
 mod room;
 mod streams;

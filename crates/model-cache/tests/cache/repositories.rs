@@ -201,7 +201,7 @@ async fn overrides_hold_until_the_next_load_or_unload() {
     assert_eq!(repository.mark("a").await.expect("as given"), 7);
     assert_eq!(repository.mark("outer").await.expect("it was reloaded with its member"), 7);
     let files = [("2/model".to_owned(), "weights".into())].into();
-    let given = LoadOverrides { config: Some(config.to_owned()), files };
+    let given = LoadOverrides { config: Some(config.to_owned()), files, prefetch: false };
     cache.load(&ModelKey::of_model("sent"), given).await.expect("it needs no repository");
     assert!(repository.index().await.contains(&"sent 2 READY".to_owned()));
     repository.unload("sent", false).await;

@@ -141,6 +141,7 @@ impl Ensemble {
             outputs: run.demand.outputs[step].clone(),
             parameters: run.parameters.clone(),
             deadline: run.deadline,
+            load_deadline: None,
             trace: run.trace.clone(),
         }
     }

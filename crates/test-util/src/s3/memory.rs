@@ -107,7 +107,7 @@ impl MemoryS3 {
         self.bucket.0.lock().latency = latency;
     }
 
-    /// How long each 64 KiB of a body is held back.
+    /// How long each 64 KiB of a body is held back, also of those that are under way.
     pub fn set_chunk_delay(&self, delay: Duration) {
         self.bucket.0.lock().chunk_delay = delay;
     }
@@ -219,7 +219,7 @@ impl S3 for Bucket {
             content_length: Some(length(&content)),
             content_range,
             e_tag: Some(ETag::Strong(object.etag)),
-            body: Some(body(content, object.broken_after, self.0.lock().chunk_delay)),
+            body: Some(body(content, object.broken_after, self.clone())),
             ..GetObjectOutput::default()
         }))
     }
@@ -229,17 +229,20 @@ fn length(content: &Bytes) -> i64 {
     i64::try_from(content.len()).expect("invariant: memory is smaller than 8 EiB")
 }
 
-fn body(content: Bytes, broken_after: Option<usize>, delay: Duration) -> StreamingBlob {
+fn body(content: Bytes, broken_after: Option<usize>, bucket: Bucket) -> StreamingBlob {
     let kept = content.slice(..broken_after.unwrap_or(content.len()).min(content.len()));
     let mut chunks: Vec<std::io::Result<Bytes>> =
         (0..kept.len()).step_by(CHUNK_BYTES).map(|at| Ok(kept.slice(at..kept.len().min(at + CHUNK_BYTES)))).collect();
     if broken_after.is_some() {
         chunks.push(Err(std::io::Error::other("the server breaks off here")));
     }
-    StreamingBlob::wrap(stream::iter(chunks).then(move |chunk| async move {
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+    StreamingBlob::wrap(stream::iter(chunks).then(move |chunk| {
+        let delay = bucket.0.lock().chunk_delay;
+        async move {
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            chunk
         }
-        chunk
     }))
 }

@@ -1,0 +1,123 @@
+//! Warm restarts: what was in memory comes back, behind what is asked for.
+
+use std::time::Duration;
+
+use inference::{LoadOverrides, ModelControl, ModelKey};
+
+use crate::harness::{Harness, mark};
+use crate::room::{eventually, ready};
+
+/// A harness that notes what is in memory, with three archives of 10 bytes that were used in the order b, c, a.
+async fn used() -> Harness {
+    let harness = Harness::new(100, |_| {});
+    for name in ["a", "b", "c", "other"] {
+        harness.put(name, &[("mark", "1"), ("estimate", "10"), ("actual", "10"), ("load_gate", name)]);
+    }
+    tokio::spawn(harness.cache.restore_resident());
+    for name in ["a", "b", "c", "a"] {
+        harness.mark(name).await.expect("loads");
+    }
+    eventually("it notes", async || harness.has_noted()).await;
+    harness
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_memory_is_loaded_again_the_most_valuable_first() {
+    let harness = used().await.restarted(100).await;
+    let first = harness.backend.gate("a");
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("the first load", async || harness.loads() == 1).await;
+    // A request's own load goes ahead of those that are still to come.
+    assert_eq!(harness.mark("other").await.expect("loads"), 1);
+    assert_eq!((ready(&harness).await, harness.loads()), (vec!["other".to_owned()], 2));
+    let second = harness.backend.gate("c");
+    first.send(()).expect("it waits at its gate");
+    eventually("the second load", async || harness.loads() == 3).await;
+    assert_eq!(ready(&harness).await, ["a", "other"]);
+    second.send(()).expect("it waits at its gate");
+    eventually("the third load", async || ready(&harness).await == ["a", "b", "c", "other"]).await;
+    assert_eq!(harness.loads(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_restored_while_requests_wait_for_loads() {
+    let harness = used().await.restarted(100).await;
+    let gate = harness.backend.gate("other");
+    let cache = harness.cache.clone();
+    let asked = tokio::spawn(async move { mark(&cache, "other").await });
+    eventually("the request's load", async || harness.loads() == 1).await;
+    tokio::spawn(harness.cache.restore_resident());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(harness.loads(), 1);
+    gate.send(()).expect("it waits at its gate");
+    assert_eq!(asked.await.expect("no panic").expect("loads"), 1);
+    eventually("all", async || ready(&harness).await == ["a", "b", "c", "other"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_is_left_out_and_nobody_leaves_for_it() {
+    let harness = used().await.restarted(25).await;
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("what fits", async || ready(&harness).await == ["a", "c"]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((ready(&harness).await, harness.loads()), (vec!["a".to_owned(), "c".to_owned()], 2));
+    // What is asked for gets the room of what was worth least.
+    assert_eq!(harness.mark("b").await.expect("loads"), 1);
+    assert_eq!(ready(&harness).await, ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_what_is_being_restored_joins_its_load() {
+    let harness = used().await.restarted(100).await;
+    let gate = harness.backend.gate("a");
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("the first load", async || harness.loads() == 1).await;
+    let cache = harness.cache.clone();
+    let asked = tokio::spawn(async move { mark(&cache, "a").await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.send(()).expect("it waits at its gate");
+    assert_eq!(asked.await.expect("no panic").expect("loads"), 1);
+    eventually("all", async || ready(&harness).await == ["a", "b", "c"]).await;
+    assert_eq!(harness.loads(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_being_restored_is_noted_as_perhaps_fatal() {
+    let harness = used().await.restarted(100).await;
+    let gate = harness.backend.gate("a");
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("the first load", async || harness.loads() == 1).await;
+    assert_eq!(harness.restoring(), r#"["a"]"#);
+    gate.send(()).expect("it waits at its gate");
+    eventually("all", async || ready(&harness).await == ["a", "b", "c"]).await;
+    eventually("nothing is noted any more", async || harness.restoring().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_pinned_stays_pinned() {
+    let harness = used().await;
+    harness.cache.load(&ModelKey::of_model("b"), LoadOverrides::default()).await.expect("is loaded");
+    let harness = harness.restarted(20).await;
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("what fits", async || ready(&harness).await == ["a", "b"]).await;
+    for name in ["c", "other", "a"] {
+        harness.mark(name).await.expect("loads");
+        assert!(ready(&harness).await.contains(&"b".to_owned()), "after {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_restores_no_more_and_forgets_nothing() {
+    let harness = used().await.restarted(100).await;
+    let gate = harness.backend.gate("a");
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("the first load", async || harness.loads() == 1).await;
+    harness.cache.drain();
+    gate.send(()).expect("it waits at its gate");
+    eventually("its end", async || ready(&harness).await == ["a"]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(harness.loads(), 1);
+    let harness = harness.restarted(100).await;
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("all", async || ready(&harness).await == ["a", "b", "c"]).await;
+}
