@@ -42,7 +42,7 @@ pub(crate) fn open_in_files(runtime: &Runtime, spec: &ModelSpec, file: &Path, fi
     let why = match MappableModel::open(file) {
         Err(why) => why,
         Ok(model) => {
-            let expected = expected(&model);
+            let expected = expected(&model).min(memory::of_session(None, file_bytes));
             let opened = counted(runtime, || open_mapped(&runtime.environment, spec, model, &providers::host(spec)));
             match opened {
                 Ok(((session, weights), added)) => {
@@ -63,7 +63,8 @@ pub(crate) fn estimate_in_files(file: &Path) -> Option<u64> {
     Some(expected(&model))
 }
 
-fn expected(model: &MappableModel) -> u64 {
+/// What a session is expected to take that is made of this.
+pub(crate) fn expected(model: &MappableModel) -> u64 {
     let skeleton = model.skeleton();
     memory::of_mapped_graph(skeleton.model.len() as u64, skeleton.folded_bytes)
 }

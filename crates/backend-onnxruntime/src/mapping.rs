@@ -56,6 +56,10 @@ impl MappableModel {
         if skeleton.folded_bytes > skeleton.mapped_bytes() / 2 {
             return Err("most of them are not used as they are in the file".to_owned());
         }
+        // What is not referred to is copied, and kept with the graph besides.
+        if skeleton.model.len() as u64 > skeleton.mapped_bytes() {
+            return Err("most of them do not lie in a file as they are used".to_owned());
+        }
         Ok(MappableModel { skeleton, folder, files })
     }
 
@@ -171,5 +175,41 @@ impl Drop for Mapping {
         // SAFETY: mapped by `of`, unmapped once; what points into it is dropped before.
         let unmapped = unsafe { munmap(self.address.as_ptr().cast(), self.length) };
         debug_assert!(unmapped.is_ok(), "invariant: it is a mapping");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{put_bytes, put_number};
+
+    /// A TensorProto of FP32 whose elements are in one field: 4 for numbers of the message, 9 for raw bytes.
+    fn tensor(name: &str, field: u64, elements: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_number(&mut out, 1, elements);
+        put_number(&mut out, 2, 1);
+        put_bytes(&mut out, 8, name.as_bytes());
+        put_bytes(&mut out, field, &vec![0; 4 * elements as usize]);
+        out
+    }
+
+    #[test]
+    fn weights_are_not_mapped_of_which_most_lie_in_the_file_otherwise_than_they_are_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("model.onnx");
+        let open = |raw, not_raw| {
+            let (mut graph, mut model) = (Vec::new(), Vec::new());
+            put_bytes(&mut graph, 5, &tensor("raw", 9, raw));
+            put_bytes(&mut graph, 5, &tensor("float_data", 4, not_raw));
+            put_bytes(&mut model, 7, &graph);
+            std::fs::write(&file, model).expect("written");
+            MappableModel::open(&file)
+        };
+        let model = open(100_000, 1000).expect("most of them can be mapped");
+        assert!(crate::host::expected(&model) < 400_000, "{}", crate::host::expected(&model));
+        assert_eq!(
+            open(1000, 100_000).err().expect("it would cost more"),
+            "most of them do not lie in a file as they are used"
+        );
     }
 }

@@ -22,12 +22,13 @@ const ESTIMATE_FACTOR: (u64, u64) = (3, 2);
 const GRAPH_FACTOR: u64 = 40;
 
 /// What a load is expected to take: one session for all instances on the host, one per instance on a GPU.
-/// `in_files` is what the one on the host takes when its weights stay in their files.
+/// `in_files` is what the one on the host takes when its weights stay in their files; it is taken to be no more than with
+/// weights in memory.
 pub(crate) fn estimate(file_bytes: u64, in_files: Option<u64>, placement: &Placement) -> MemoryUsage {
     let session = file_bytes.saturating_mul(ESTIMATE_FACTOR.0) / ESTIMATE_FACTOR.1 + SESSION_BYTES;
     let mut usage = MemoryUsage::default();
     if placement.instances.contains(&Device::Host) {
-        usage.add(Device::Host, in_files.unwrap_or(session));
+        usage.add(Device::Host, in_files.map_or(session, |bytes| bytes.min(session)));
     }
     placement.instances.iter().filter(|device| **device != Device::Host).for_each(|gpu| usage.add(*gpu, session));
     usage
@@ -41,9 +42,9 @@ pub(crate) fn of_session(allocated: Option<u64>, file_bytes: u64) -> u64 {
 }
 
 /// What a session is expected to take whose weights stay in files: a graph several times as large as the model without its
-/// weights, and weights that optimisation changes.
+/// weights, and weights that optimisation changes. More than it should where weights are left in that model.
 pub(crate) fn of_mapped_graph(skeleton_bytes: u64, folded_bytes: u64) -> u64 {
-    GRAPH_FACTOR * skeleton_bytes + folded_bytes + SESSION_BYTES
+    GRAPH_FACTOR.saturating_mul(skeleton_bytes).saturating_add(folded_bytes).saturating_add(SESSION_BYTES)
 }
 
 /// What one has taken, where that is known: what was handed out for it.
@@ -114,6 +115,13 @@ mod tests {
         let usage = estimate(1000, None, &placement);
         assert_eq!(usage.get(Device::Host), 1500 + SESSION_BYTES);
         assert_eq!(usage.get(Device::Gpu(1)), 2 * (1500 + SESSION_BYTES));
+    }
+
+    #[test]
+    fn weights_in_files_are_expected_to_take_no_more_than_weights_in_memory() {
+        let on_host = |in_files| estimate(1000, in_files, &Placement::on_host(2)).get(Device::Host);
+        assert_eq!(on_host(Some(7)), 7);
+        assert_eq!(on_host(Some(of_mapped_graph(4000, 0))), on_host(None));
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use inference::{
-    Cancellation, Device, Growth, GrowthAdvice, InferRequest, MemoryGrant, MemoryUsage, ModelSpec, Result,
+    Cancellation, Device, Growth, GrowthAdvice, InferRequest, MemoryGrant, MemoryUsage, ModelSpec, NamedTensor, Result,
+    Tensor,
 };
 use ort::session::RunOptions;
 use parking_lot::{Mutex, RwLock};
@@ -19,6 +21,8 @@ use crate::{host, memory, metrics};
 
 /// How often the same request is run both ways for a comparison.
 const TRIALS: usize = 3;
+/// A request whose inputs have more bytes is not kept for a comparison.
+const LARGEST_SAMPLE: usize = 1 << 20;
 /// How often a look is taken at whether requests have let go of a session.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// How long that is done; after it whoever is last lets go.
@@ -59,14 +63,11 @@ pub(crate) struct ByUse {
     mapped: Arc<LoadedSession>,
     current: RwLock<Arc<LoadedSession>>,
     recent: Mutex<RecentUse>,
-    /// A request that was answered, to compare with; kept only when a comparison is due.
+    /// A copy of a request that was answered, to compare with; kept only while a comparison is due.
     sample: Mutex<Option<InferRequest>>,
     wants_sample: AtomicBool,
-    /// It has grown. Then `current` is another session than `mapped`.
-    has_grown: AtomicBool,
-    /// It was tried, and made no difference.
+    /// It was tried, and made no difference or failed.
     is_pointless: AtomicBool,
-    grant: Mutex<Option<MemoryGrant>>,
 }
 
 impl ByUse {
@@ -86,17 +87,26 @@ impl ByUse {
             recent: Mutex::new(RecentUse::none(Instant::now())),
             sample: Mutex::default(),
             wants_sample: AtomicBool::default(),
-            has_grown: AtomicBool::default(),
             is_pointless: AtomicBool::default(),
-            grant: Mutex::default(),
         })
     }
 
     fn ran(&self, request: &InferRequest, took: Duration) {
         self.recent.lock().add(took, Instant::now());
-        if self.wants_sample.swap(false, Ordering::Relaxed) {
-            *self.sample.lock() = Some(request.clone());
+        if self.wants_sample.load(Ordering::Relaxed) && is_small(request) {
+            self.wants_sample.store(false, Ordering::Relaxed);
+            *self.sample.lock() = Some(copy(request));
         }
+    }
+
+    /// Whether its weights are in memory of its own. Then `current` is another session than `mapped`.
+    fn has_grown(&self) -> bool {
+        !Arc::ptr_eq(&self.current.read(), &self.mapped)
+    }
+
+    fn forget_sample(&self) {
+        self.wants_sample.store(false, Ordering::Relaxed);
+        *self.sample.lock() = None;
     }
 
     /// What weights of its own are expected to take.
@@ -117,15 +127,53 @@ impl ByUse {
         }
         Ok(fastest.into())
     }
+
+    /// A session with weights of its own, if the request runs faster by it.
+    fn make_private(&self, request: &InferRequest) -> Result<Option<Arc<LoadedSession>>> {
+        let opened = host::open_private(&self.runtime, &self.spec, &self.file, self.file_bytes)?;
+        let private = LoadedSession::new(opened.session, None, self.runtime.arena.clone(), &self.spec)?;
+        let private = Arc::new(private);
+        let (mapped_took, private_took) = self.compare(&private, request)?;
+        let seconds = [mapped_took, private_took].map(|took| took.as_secs_f64());
+        let model = &*self.spec.name;
+        if !is_worthwhile(mapped_took, private_took) {
+            tracing::info!(model, mapped = seconds[0], private = seconds[1], "weights in memory gain nothing");
+            return Ok(None);
+        }
+        tracing::info!(model, mapped = seconds[0], private = seconds[1], "the model's weights are in memory now");
+        Ok(Some(private))
+    }
+
+    /// Runs this from now on, in memory that was granted.
+    fn adopt(&self, private: Arc<LoadedSession>, grant: MemoryGrant) {
+        private.keep(grant);
+        *self.current.write() = private;
+        self.is_pointless.store(false, Ordering::Relaxed);
+        metrics::count_promotion();
+    }
+
+    /// Goes back to weights in the file, and waits so long for requests to let go of the others. Whoever is last lets go of
+    /// the memory, and of its grant.
+    fn leave(&self, patience: Duration) {
+        let private = std::mem::replace(&mut *self.current.write(), self.mapped.clone());
+        let until = Instant::now() + patience;
+        while Arc::strong_count(&private) > 1 && Instant::now() < until {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        drop(private);
+        metrics::count_demotion();
+        tracing::info!(model = &*self.spec.name, "the model's weights are in its file again");
+    }
 }
 
 impl Growth for ByUse {
     fn advice(&self, now: Instant) -> GrowthAdvice {
         let recent = self.recent.lock().seconds(now);
-        if self.has_grown.load(Ordering::Relaxed) {
+        if self.has_grown() {
             return if should_shrink(recent, self.file_bytes) { GrowthAdvice::Shrink } else { GrowthAdvice::Stay };
         }
         if self.is_pointless.load(Ordering::Relaxed) || !should_grow(recent, self.file_bytes) {
+            self.forget_sample();
             return GrowthAdvice::Stay;
         }
         if self.sample.lock().is_none() {
@@ -137,40 +185,39 @@ impl Growth for ByUse {
     }
 
     fn held(&self) -> MemoryUsage {
-        if self.has_grown.load(Ordering::Relaxed) { self.price() } else { MemoryUsage::default() }
+        if self.has_grown() { self.price() } else { MemoryUsage::default() }
     }
 
     fn grow(&self, grant: MemoryGrant) -> Result<bool> {
         let Some(request) = self.sample.lock().take() else { return Ok(false) };
-        let opened = host::open_private(&self.runtime, &self.spec, &self.file, self.file_bytes)?;
-        let private = LoadedSession::new(opened.session, None, self.runtime.arena.clone(), &self.spec)?;
-        let private = Arc::new(private);
-        let (mapped_took, private_took) = self.compare(&private, &request)?;
-        let seconds = [mapped_took, private_took].map(|took| took.as_secs_f64());
-        let model = &*self.spec.name;
-        if !is_worthwhile(mapped_took, private_took) {
-            self.is_pointless.store(true, Ordering::Relaxed);
-            tracing::info!(model, mapped = seconds[0], private = seconds[1], "weights in memory gain nothing");
-            return Ok(false);
-        }
-        *self.grant.lock() = Some(grant);
-        self.has_grown.store(true, Ordering::Relaxed);
-        *self.current.write() = private;
-        metrics::count_promotion();
-        tracing::info!(model, mapped = seconds[0], private = seconds[1], "the model's weights are in memory now");
+        // Until it has succeeded, whatever comes of it: what fails once is not tried over and over.
+        self.is_pointless.store(true, Ordering::Relaxed);
+        let Some(private) = self.make_private(&request)? else { return Ok(false) };
+        self.adopt(private, grant);
         Ok(true)
     }
 
     fn shrink(&self) {
-        let private = std::mem::replace(&mut *self.current.write(), self.mapped.clone());
-        let until = Instant::now() + LOOK_FOR;
-        while Arc::strong_count(&private) > 1 && Instant::now() < until {
-            std::thread::sleep(LOOK_AGAIN);
-        }
-        drop(private);
-        self.has_grown.store(false, Ordering::Relaxed);
-        self.grant.lock().take();
-        metrics::count_demotion();
-        tracing::info!(model = &*self.spec.name, "the model's weights are in its file again");
+        self.leave(LOOK_FOR);
     }
 }
+
+fn is_small(request: &InferRequest) -> bool {
+    request.inputs.iter().map(|input| input.tensor.data().len()).sum::<usize>() <= LARGEST_SAMPLE
+}
+
+/// What a run needs of the request, in memory of its own: a request's may be part of something much larger, or another model's.
+fn copy(request: &InferRequest) -> InferRequest {
+    let copy = |input: &NamedTensor| {
+        let NamedTensor { name, tensor } = input;
+        let data = Bytes::copy_from_slice(tensor.data());
+        let tensor = Tensor::new(tensor.datatype(), tensor.shape().clone(), data).expect("invariant: it is as long");
+        NamedTensor { name: name.clone(), tensor }
+    };
+    let inputs = request.inputs.iter().map(copy).collect();
+    InferRequest { inputs, outputs: request.outputs.clone(), ..InferRequest::default() }
+}
+
+#[cfg(test)]
+#[path = "served_tests.rs"]
+mod tests;

@@ -2,9 +2,9 @@
 
 use std::ffi::CString;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use inference::{Error, ErrorKind, ModelName, ModelSpec, Result, TensorName};
+use inference::{Error, ErrorKind, MemoryGrant, ModelName, ModelSpec, Result, TensorName};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::error::ErrorCode;
@@ -111,6 +111,8 @@ pub(crate) struct LoadedSession {
     outputs: Vec<OutputSlot>,
     host_memory: MemoryInfo<'static>,
     copies: CopyCounters,
+    // The memory is free once all of the above is gone, so it comes last.
+    grant: OnceLock<MemoryGrant>,
 }
 
 /// A declared input.
@@ -161,7 +163,14 @@ impl LoadedSession {
             arena,
             session,
             _weights: weights,
+            grant: OnceLock::new(),
         })
+    }
+
+    /// Keeps the grant of the memory that this takes for as long as it lives, whoever holds it.
+    pub(crate) fn keep(&self, grant: MemoryGrant) {
+        let kept = self.grant.set(grant);
+        debug_assert!(kept.is_ok(), "invariant: memory is granted once");
     }
 
     pub(crate) fn session(&self) -> &Session {
