@@ -94,3 +94,18 @@ pub fn padding(length: usize) -> Vec<u8> {
     };
     (0..length).map(|_| next()).collect()
 }
+
+/// An archive of the ensemble `twice`, `y = factor * factor * x` (FP32, `x` of shape [-1, 512]): both of its steps are the
+/// model of [`scaling_archive`], so that an answer that comes from two archives shows it.
+pub fn scaling_twice_archive(factor: usize) -> Vec<u8> {
+    let tensors = |config: Config| config.input("x", "FP32", "-1, 512").output("y", "FP32", "-1, 512");
+    let ensemble = tensors(Config::ensemble("twice"));
+    let ensemble = ensemble.step("first", &[("x", "x")], &[("y", "between")]);
+    let ensemble = ensemble.step("second", &[("x", "between")], &[("y", "y")]);
+    let model = generated_model(&format!("scaling_{factor}"));
+    let archive = ArchiveBuilder::new().file("twice/config.pbtxt", ensemble.text()).directory("twice/1");
+    ["first", "second"]
+        .into_iter()
+        .fold(archive, |archive, name| archive.file(&format!("{name}/1/model.onnx"), &model))
+        .gzip()
+}

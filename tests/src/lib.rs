@@ -28,7 +28,7 @@ mod tensor;
 pub use answer::Answer;
 pub use archives::{
     adding_archive, batching_archive, echo, echo_named, onnx_archive, padding, pipeline_archive, pipeline_of,
-    scaling_archive, spin_archive, spin_request,
+    scaling_archive, scaling_twice_archive, spin_archive, spin_request,
 };
 pub use binary::panoply;
 pub use certificates::Certificates;

@@ -37,6 +37,7 @@ mod model_control;
 mod perf_analyzer;
 mod placement;
 mod real_models;
+mod refresh;
 mod response_cache;
 mod restart;
 mod room;

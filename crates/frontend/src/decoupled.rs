@@ -18,5 +18,9 @@ pub(crate) fn explain(app: &App, key: &ModelKey, call: &str, error: Error) -> Er
          HTTP"
     );
     let model = error.model().unwrap_or_default().to_owned();
-    Error::unsupported(message).with_model(model)
+    let explained = Error::unsupported(message).with_model(model);
+    match error.version() {
+        Some(version) => explained.with_version(version),
+        None => explained,
+    }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use http::{HeaderMap, HeaderValue, header};
-use inference::{CacheOutcome, InferRequest, InferResponse, ModelKey, Trace};
+use inference::{CacheOutcome, InferRequest, InferResponse, ModelKey, Result, Trace};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -60,7 +60,8 @@ pub(crate) async fn run(
     if let Some(outcome) = &response.cache {
         infer::cache_headers(&mut headers, outcome);
     }
-    let text = write(app, &key, id, response).await?;
+    let cache = response.cache.clone();
+    let text = write(app, &key, id, response).await.map_err(|error| infer::of_found(cache.as_ref(), error))?;
     let parts = match accepted {
         Some(encoding) => encoding::compress(encoding, vec![text.into()], &mut headers).await.0,
         None => vec![text.into()],
@@ -97,7 +98,7 @@ pub(crate) async fn stream(
         Err(failure) => {
             let status = failure.status(false);
             Outcome { in_flight, span }.fail(&key, &failure, &status);
-            reply::decorate(refuse(&failure, &status), &status, failure.retry_after())
+            infer::with_version(&app, &key, reply::decorate(refuse(&failure, &status), &status, &failure))
         }
     }
 }
@@ -111,7 +112,8 @@ async fn read(app: &App, invocation: Invocation, began: Instant, trace: Option<T
     let (spec, max_depth) = (described.model.spec.clone(), app.max_json_depth());
     let is_long = body.len() > LONG_JSON;
     let parse = move || codec::parse_generate(&body, &spec, max_depth);
-    let mut wire = if is_long { off_thread(parse).await } else { parse() }?;
+    let parsed = if is_long { off_thread(parse).await } else { parse() };
+    let mut wire = parsed.map_err(|error| infer::of_found(described.cache.as_ref(), error))?;
     app.forward(&headers, &mut wire.parameters);
     let request = wire.take_request(key, deadline);
     // A model that is found in memory says so itself.
@@ -119,28 +121,28 @@ async fn read(app: &App, invocation: Invocation, began: Instant, trace: Option<T
     Ok(Prompt { request, found, share })
 }
 
-async fn write(app: &App, key: &ModelKey, id: String, response: InferResponse) -> Result<Vec<u8>, Failure> {
+async fn write(app: &App, key: &ModelKey, id: String, response: InferResponse) -> Result<Vec<u8>> {
     let (name, max_size) = (infer::name(key, &response), app.config.max_response_size);
     let size: usize = response.outputs.iter().map(|output| output.tensor.data().len()).sum();
     let job = move || codec::encode_generated(&response, &id, &name, max_size);
-    Ok(if size > LONG_JSON { off_thread(job).await } else { job() }?)
+    if size > LONG_JSON { off_thread(job).await } else { job() }
 }
 
 /// One event on its way to the client.
 struct Event {
     bytes: Bytes,
-    /// Of an error.
-    status: Option<Status>,
+    failed: Option<(Failure, Status)>,
     cache: Option<CacheOutcome>,
 }
 
 impl Event {
-    fn of(json: &[u8], status: Option<Status>, cache: Option<CacheOutcome>) -> Self {
-        Event { bytes: [b"data: ", json, b"\n\n"].concat().into(), status, cache }
+    fn of(json: &[u8], cache: Option<CacheOutcome>) -> Self {
+        Event { bytes: [b"data: ", json, b"\n\n"].concat().into(), failed: None, cache }
     }
 
-    fn of_failure(failure: &Failure, status: Status) -> Self {
-        Event::of(&reply::error_json(failure.message()), Some(status), None)
+    fn of_failure(failure: Failure, status: Status) -> Self {
+        let event = Event::of(&reply::error_json(failure.message()), None);
+        Event { failed: Some((failure, status)), ..event }
     }
 }
 
@@ -158,7 +160,10 @@ async fn pump(app: Shared, prompt: Prompt, mut outcome: Outcome, _admitted: Shar
                     span.answer(&response);
                 }
                 let cache = response.cache.clone();
-                write(&app, &key, id.clone(), response).await.map(|json| Event::of(&json, None, cache))
+                match write(&app, &key, id.clone(), response).await {
+                    Ok(json) => Ok(Event::of(&json, cache)),
+                    Err(error) => Err(Failure::from(infer::of_found(cache.as_ref(), error))),
+                }
             }
             Err(error) => Err(error.into()),
         };
@@ -171,7 +176,7 @@ async fn pump(app: Shared, prompt: Prompt, mut outcome: Outcome, _admitted: Shar
                 let status = failure.status(false);
                 outcome.fail(&key, &failure, &status);
                 // A client that is gone needs no error.
-                let _ = events.send(Event::of_failure(&failure, status)).await;
+                let _ = events.send(Event::of_failure(failure, status)).await;
                 return;
             }
         }
@@ -193,14 +198,15 @@ impl Events {
         }
         let panic = self.pump.take()?.await.err()?.try_into_panic().ok()?;
         let failure = Failure::from(reply::log_panic(&*panic));
-        Some(Event::of_failure(&failure, failure.status(false)))
+        let status = failure.status(false);
+        Some(Event::of_failure(failure, status))
     }
 
     /// The answer, once its first event is there.
     async fn answer(mut self) -> Response {
-        let first = self.next().await;
+        let mut first = self.next().await;
         let mut headers = HeaderMap::from_iter([(header::CONTENT_TYPE, EVENTS)]);
-        let status = first.as_ref().and_then(|event| event.status);
+        let failed = first.as_mut().and_then(|event| event.failed.take());
         if let Some(outcome) = first.as_ref().and_then(|event| event.cache.as_ref()) {
             infer::cache_headers(&mut headers, outcome);
         }
@@ -208,8 +214,8 @@ impl Events {
         let all = stream::iter(first).chain(later).map(|event| Ok::<_, Infallible>(event.bytes));
         let mut reply = Response::new(Body::from_stream(all));
         *reply.headers_mut() = headers;
-        let Some(status) = status else { return reply };
+        let Some((failure, status)) = failed else { return reply };
         *reply.status_mut() = status::code(status.http);
-        reply::decorate(reply, &status, None)
+        reply::decorate(reply, &status, &failure)
     }
 }

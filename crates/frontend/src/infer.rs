@@ -75,7 +75,8 @@ pub(crate) async fn answer(
             let status = failure.status(is_loading(app, &key, &failure));
             log(&key, &failure, &status);
             in_flight.fail(status.label);
-            crate::reply::decorate(refuse(&failure, &status), &status, failure.retry_after())
+            let refusal = crate::reply::decorate(refuse(&failure, &status), &status, &failure);
+            with_version(app, &key, refusal)
         }
     }
 }
@@ -141,8 +142,25 @@ async fn run(
     if let Some(span) = &mut span {
         span.answer(&response);
     }
-    shared_memory::store(&shared_outputs, &response).await?;
+    let cache = response.cache.clone();
+    let (asked, max_size) = (&invocation.headers, app.config.max_response_size);
     // ─► bytes
+    let written = async {
+        shared_memory::store(&shared_outputs, &response).await?;
+        write(asked, max_size, &key, framing, wire, response).await
+    };
+    written.await.map_err(|error| of_found(cache.as_ref(), error).into())
+}
+
+/// Writes the answer of a request whose head is `asked`.
+async fn write(
+    asked: &HeaderMap,
+    max_size: u64,
+    key: &ModelKey,
+    framing: Framing,
+    wire: WireRequest,
+    response: InferResponse,
+) -> Result<Response> {
     let mut headers = HeaderMap::new();
     if let Some(outcome) = &response.cache {
         cache_headers(&mut headers, outcome);
@@ -150,9 +168,9 @@ async fn run(
     let binary = wire.binary_output.unwrap_or(framing.prefers_binary);
     // An answer that is all JSON, or compressed, shares no memory with the model.
     let guard = response.guard.clone();
-    let Encoded { json_length, parts } = encode(app.config.max_response_size, &key, wire, binary, response).await?;
+    let Encoded { json_length, parts } = encode(max_size, key, wire, binary, response).await?;
     codec::announce(&mut headers, framing.announce, json_length);
-    let (parts, is_compressed) = match encoding::of_answer(&invocation.headers) {
+    let (parts, is_compressed) = match encoding::of_answer(asked) {
         Some(encoding) => encoding::compress(encoding, parts, &mut headers).await,
         None => (parts, false),
     };
@@ -175,7 +193,8 @@ pub(crate) async fn decode(
     let json_length = match layout {
         Layout::Raw => {
             let Description { model, cache } = app.services.control.describe(key, deadline, trace).await?;
-            let inputs = vec![raw_input(key, &model, body)?];
+            let input = raw_input(key, &model, body).map_err(|error| of_found(cache.as_ref(), error))?;
+            let inputs = vec![input];
             return Ok((WireRequest { inputs, ..WireRequest::default() }, cache));
         }
         Layout::Json => body.len(),
@@ -241,18 +260,43 @@ fn raw_input(key: &ModelKey, model: &ModelInfo, body: Bytes) -> Result<NamedTens
     }
 }
 
+/// Says what is known of the model that was found, and how.
 pub(crate) fn cache_headers(headers: &mut HeaderMap, outcome: &CacheOutcome) {
-    let mut set = |name: HeaderName, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    set(CACHE, &outcome.tier.to_string());
-    set(VERSION, &outcome.version);
+    set(headers, CACHE, &outcome.tier.to_string());
+    version_header(headers, &outcome.version);
     if let Some(LoadTiming { download, unpack, load }) = outcome.load {
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         let (download, unpack, load) = (milliseconds(download), milliseconds(unpack), milliseconds(load));
-        set(SERVER_TIMING, &format!("download;dur={download:.3}, unpack;dur={unpack:.3}, load;dur={load:.3}"));
+        set(headers, SERVER_TIMING, &format!("download;dur={download:.3}, unpack;dur={unpack:.3}, load;dur={load:.3}"));
+    }
+}
+
+/// Says which version of its archive an answer comes from.
+pub(crate) fn version_header(headers: &mut HeaderMap, version: &str) {
+    set(headers, VERSION, version);
+}
+
+/// An answer that says which version of its archive it is about: that in memory, where it says no other yet.
+pub(crate) fn with_version(app: &App, key: &ModelKey, mut answer: Response) -> Response {
+    if !answer.headers().contains_key(VERSION)
+        && let Some(version) = app.services.control.version_in_memory(key)
+    {
+        version_header(answer.headers_mut(), &version);
+    }
+    answer
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// An error about an answer, or a request, of a model that was found as `cache` says.
+pub(crate) fn of_found(cache: Option<&CacheOutcome>, error: Error) -> Error {
+    match cache {
+        Some(outcome) => error.with_version(&outcome.version),
+        None => error,
     }
 }
 

@@ -10,8 +10,8 @@ use inference::Error;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::encoding;
-use crate::status::{self, Refusal, Status};
+use crate::status::{self, Failure, Refusal, Status};
+use crate::{encoding, infer};
 
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -54,9 +54,12 @@ pub(crate) fn error(number: u16, message: &str) -> Response {
     json_with(number, &ErrorBody { error: message })
 }
 
-/// Adds what a status says beyond its number, and when the failure says that the same request may succeed.
-pub(crate) fn decorate(mut response: Response, status: &Status, retry_after: Option<Duration>) -> Response {
-    if let Some(time) = retry_after.or_else(|| status.retry.then_some(Duration::ZERO)) {
+/// Adds what a status says beyond its number, and what the failure says beyond its message.
+pub(crate) fn decorate(mut response: Response, status: &Status, failure: &Failure) -> Response {
+    if let Some(version) = failure.version() {
+        infer::version_header(response.headers_mut(), version);
+    }
+    if let Some(time) = failure.retry_after().or_else(|| status.retry.then_some(Duration::ZERO)) {
         response.headers_mut().insert(header::RETRY_AFTER, status::retry_after(time).into());
     }
     if status.http == status::of_refusal(Refusal::Encoding).http {

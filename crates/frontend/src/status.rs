@@ -144,6 +144,14 @@ impl Failure {
         }
     }
 
+    /// The version of the archive that it comes from, if that is known.
+    pub(crate) fn version(&self) -> Option<&str> {
+        match self {
+            Failure::Error(error) => error.version().map(|version| &**version),
+            Failure::Refused(..) => None,
+        }
+    }
+
     pub(crate) fn message(&self) -> &str {
         match self {
             Failure::Error(error) => error.message(),

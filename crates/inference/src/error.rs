@@ -94,6 +94,7 @@ struct Inner {
     origin: Origin,
     message: String,
     model: Option<String>,
+    version: Option<Arc<str>>,
     retry_after: Option<Duration>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -102,7 +103,8 @@ impl Error {
     /// An error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message = message.into();
-        Error(Arc::new(Inner { kind, origin: Origin::Server, message, model: None, retry_after: None, source: None }))
+        let (origin, model, version, retry_after, source) = (Origin::Server, None, None, None, None);
+        Error(Arc::new(Inner { kind, origin, message, model, version, retry_after, source }))
     }
 
     /// [`ErrorKind::InvalidArgument`].
@@ -157,6 +159,15 @@ impl Error {
         self.edit(|inner| inner.model = Some(model.into()))
     }
 
+    /// Says which version of an archive this error comes from; where that is known already, it stays.
+    #[must_use]
+    pub fn with_version(self, version: &Arc<str>) -> Self {
+        if self.0.version.is_some() {
+            return self;
+        }
+        self.edit(|inner| inner.version = Some(version.clone()))
+    }
+
     /// Says that the same call may well work after so long.
     #[must_use]
     pub fn with_retry_after(self, time: Duration) -> Self {
@@ -193,6 +204,11 @@ impl Error {
     /// The model that this error is about, if it is about one.
     pub fn model(&self) -> Option<&str> {
         self.0.model.as_deref()
+    }
+
+    /// The version of the archive that this error comes from, as in [`CacheOutcome`](crate::CacheOutcome), if that is known.
+    pub fn version(&self) -> Option<&Arc<str>> {
+        self.0.version.as_ref()
     }
 
     /// When the same call may work, counted from now, if that is known.

@@ -117,6 +117,12 @@ pub trait ModelControl: Send + Sync {
         None
     }
 
+    /// The version of the archive that a request for this model would be answered by, as
+    /// [`CacheOutcome::version`](crate::CacheOutcome::version); `None` for what is not in memory, or comes from no store.
+    fn version_in_memory(&self, _key: &ModelKey) -> Option<Arc<str>> {
+        None
+    }
+
     /// What the models have done: all that are in memory for the empty key; for an archive its entry model, then its other
     /// models. Loads nothing: what is not in memory has only what is kept of it.
     ///

@@ -77,8 +77,16 @@ impl ArchiveLoads {
     /// # Errors
     /// What is wrong with the repository, NoRoom, or what a backend ended in.
     pub(crate) async fn load(&self, source: Source) -> Result<Pin> {
+        self.load_within(source, self.room_timeout).await
+    }
+
+    /// [`ArchiveLoads::load`] that waits no longer than `patience` for pinned models to make room.
+    ///
+    /// # Errors
+    /// As [`ArchiveLoads::load`].
+    pub(crate) async fn load_within(&self, source: Source, patience: Duration) -> Result<Pin> {
         let (key, tier, started) = (source.key.clone(), source.tier, Instant::now());
-        let loaded = self.load_uncounted(source).await;
+        let loaded = self.load_uncounted(source, patience).await;
         match &loaded {
             Ok(pin) => {
                 let bytes: u64 = pin.usage.iter().map(|(_, bytes)| bytes).sum();
@@ -94,7 +102,7 @@ impl ArchiveLoads {
         loaded
     }
 
-    async fn load_uncounted(&self, source: Source) -> Result<Pin> {
+    async fn load_uncounted(&self, source: Source, patience: Duration) -> Result<Pin> {
         let Source { key, version, read, files, members, kept, urgency, overdue, .. } = source;
         let is_unasked = || !kept && urgency.as_ref().is_some_and(|urgency| urgency.now() == Priority::Prefetch);
         let (loader, composed_of) = (self.loader.clone(), served(&members));
@@ -105,11 +113,11 @@ impl ArchiveLoads {
         let learned = self.sizes.lock().get(&size_key).cloned();
         let need = learned.unwrap_or_else(|| self.first_need(&prepared));
         // Without a slot: a load that waits for room must not hold up those that fit.
-        let mut reservation = self.reserve(&key, need, is_unasked).await?;
+        let mut reservation = self.reserve(&key, need, is_unasked, patience).await?;
         let (loader, archive) = (self.loader.clone(), key.name());
         let (loaded, loading) = self.in_slot(&key, &overdue, move || loader.load(prepared, archive.as_deref())).await?;
         self.sizes.lock().put(size_key, loaded.usage.clone());
-        let patience = (!is_unasked()).then_some(self.room_timeout);
+        let patience = (!is_unasked()).then_some(patience);
         if let Err(error) = reservation.correct(&key, &loaded.usage, patience).await {
             // Unloading may block, and must be over before the reservation is given back.
             let _ = blocking::spawn(move || drop(loaded)).await;
@@ -121,7 +129,13 @@ impl ArchiveLoads {
         Ok(reservation.commit(archive, Arrival { kept, load: took, is_unasked: is_unasked() }))
     }
 
-    async fn reserve(&self, key: &ArchiveKey, need: MemoryUsage, is_unasked: impl Fn() -> bool) -> Result<Reservation> {
+    async fn reserve(
+        &self,
+        key: &ArchiveKey,
+        need: MemoryUsage,
+        is_unasked: impl Fn() -> bool,
+        patience: Duration,
+    ) -> Result<Reservation> {
         if is_unasked() {
             match self.room.reserve_free(key, need.clone()) {
                 // Somebody has asked meanwhile.
@@ -129,7 +143,7 @@ impl ArchiveLoads {
                 reserved => return reserved,
             }
         }
-        self.room.reserve(key, need, self.room_timeout).await
+        self.room.reserve(key, need, patience).await
     }
 
     fn first_need(&self, prepared: &Prepared) -> MemoryUsage {

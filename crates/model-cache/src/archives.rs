@@ -1,5 +1,7 @@
 //! Archives on disk: from the disk cache while that is fresh, from the model store otherwise.
 
+mod versions;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use repository::{CachedArchive, DiskCache, FetchTiming, ModelStore, ObjectInfo, was_replaced};
 
+pub(crate) use self::versions::Current;
 use crate::config::ModelCacheConfig;
 use crate::journey::Journey;
 use crate::metrics::CacheMetrics;
@@ -24,9 +27,11 @@ pub struct Archives {
     store: Arc<dyn ModelStore>,
     disk: Arc<DiskCache>,
     check_interval: Duration,
-    /// When the store last confirmed what is on disk.
-    confirmed: Mutex<LruCache<TargetModel, Instant>>,
+    /// Which version the store had when it was last asked, and when that was.
+    confirmed: Mutex<LruCache<TargetModel, (Arc<str>, Instant)>>,
     missing: Mutex<MissingKeys>,
+    /// Versions in the store that turned out to be no good while an older one served.
+    rejected: Mutex<LruCache<TargetModel, Arc<str>>>,
 }
 
 /// An archive on disk, and how it got there.
@@ -46,6 +51,7 @@ impl Archives {
             check_interval: config.store_check_interval,
             confirmed: Mutex::new(LruCache::new(remembered)),
             missing: Mutex::new(MissingKeys::new(config.missing_key_ttl)),
+            rejected: Mutex::new(LruCache::new(remembered)),
         }
     }
 
@@ -76,7 +82,7 @@ impl Archives {
         trace: Option<&Trace>,
     ) -> Result<Obtained> {
         if let Some(archive) = self.disk.lookup(target)
-            && is_fresh(self.last_confirmed(target), self.check_interval, Instant::now())
+            && is_fresh(self.last_confirmed(target, archive.etag()), self.check_interval, Instant::now())
         {
             return Ok(from_disk(archive));
         }
@@ -84,7 +90,7 @@ impl Archives {
             CacheMetrics.known_missing();
             return Err(unknown(target, self.store.missing(target)));
         }
-        self.obtain_newest(target, journey, trace).await
+        self.obtain_but(self.rejected(target), target, journey, trace).await
     }
 
     /// As [`Archives::obtain`], but asks the store however fresh its last answer is.
@@ -97,11 +103,27 @@ impl Archives {
         journey: &Journey,
         trace: Option<&Trace>,
     ) -> Result<Obtained> {
+        self.obtain_but(None, target, journey, trace).await
+    }
+
+    /// The store's version, or what is on disk where the store has just the `rejected` one.
+    async fn obtain_but(
+        &self,
+        rejected: Option<Arc<str>>,
+        target: &TargetModel,
+        journey: &Journey,
+        trace: Option<&Trace>,
+    ) -> Result<Obtained> {
         let current = self.head(target, trace).await;
         let on_disk = self.disk.lookup(target);
         match (current, on_disk) {
             (Ok(info), Some(archive)) if *archive.etag() == info.etag => {
-                self.confirm(target);
+                self.confirm(target, archive.etag(), Instant::now());
+                Ok(from_disk(archive))
+            }
+            (Ok(info), Some(archive)) if rejected.is_some_and(|rejected| rejected == info.etag) => {
+                let (etag, used) = (&*info.etag, &**archive.etag());
+                tracing::warn!(%target, etag, used, "the store's version could not be loaded before; an older one is used");
                 Ok(from_disk(archive))
             }
             (Ok(info), replaced) => {
@@ -153,7 +175,7 @@ impl Archives {
             drop(span);
             match fetched {
                 Ok((archive, timing)) => {
-                    self.confirm(target);
+                    self.confirm(target, archive.etag(), Instant::now());
                     // What is on disk already takes no time, which says nothing about the store.
                     if timing != FetchTiming::default() {
                         journey.fetched(info.size, timing.download + timing.unpack);
@@ -166,17 +188,9 @@ impl Archives {
                     tries += 1;
                     info = self.head(target, trace).await.map_err(|error| unknown(target, error))?;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.with_version(&info.etag)),
             }
         }
-    }
-
-    fn last_confirmed(&self, target: &TargetModel) -> Option<Instant> {
-        self.confirmed.lock().get(target).copied()
-    }
-
-    fn confirm(&self, target: &TargetModel) {
-        self.confirmed.lock().put(target.clone(), Instant::now());
     }
 }
 

@@ -25,6 +25,7 @@ use crate::growth;
 use crate::loaded::Pin;
 use crate::loader::Loader;
 use crate::metrics::CacheMetrics;
+use crate::refresh::Refresh;
 use crate::registered::Registrations;
 use crate::repositories::Repositories;
 use crate::restart::Restart;
@@ -41,6 +42,7 @@ pub struct ModelCache {
     pub(crate) labels: Arc<ModelLabels>,
     pub(crate) repositories: Arc<Repositories>,
     restart: Option<Arc<Restart>>,
+    pub(crate) refresh: Option<Arc<Refresh>>,
     is_accepting: AtomicBool,
     metrics: CacheMetrics,
 }
@@ -63,9 +65,15 @@ impl ModelCache {
         let restart = targets.as_ref().map(|targets| {
             Restart::new(targets.clone(), flights.clone(), room.clone(), config.load_concurrency, metrics)
         });
+        let is_refreshed = !config.store_check_interval.is_zero();
+        let refresh = targets
+            .as_ref()
+            .filter(|_| is_refreshed)
+            .map(|targets| Refresh::new(targets.clone(), flights.clone(), config));
         Arc::new(ModelCache {
             flights,
             restart,
+            refresh,
             repositories: Repositories::new(config, loads.clone(), room.clone()),
             registrations: Registrations::new(loads, room.clone()),
             room,
@@ -112,6 +120,17 @@ impl ModelCache {
         async move {
             if let Some(restart) = restart {
                 restart.run().await;
+            }
+        }
+    }
+
+    /// Keeps target models in memory in step with the store from now on; ends at once where there is no store, or its answers are
+    /// not to be trusted for any time.
+    pub fn refresh_targets(&self) -> impl Future<Output = ()> + Send + use<> {
+        let refresh = self.refresh.clone();
+        async move {
+            if let Some(refresh) = refresh {
+                refresh.run().await;
             }
         }
     }
@@ -184,7 +203,7 @@ impl ModelCache {
             _ if !self.room.is_resident(pin) => return true,
             ArchiveKey::Target(_) => {
                 tracing::error!(archive = %pin.key, "a model crashed and has no instance left; it will be loaded anew");
-                self.room.discard(pin);
+                self.room.discard(pin, UnloadReason::Crash);
             }
             ArchiveKey::Model(name) => self.repositories.revive(name, pin),
             ArchiveKey::Registered(_) => {}
@@ -254,9 +273,12 @@ impl InferenceService for ModelCache {
         Box::pin(async move {
             let route = self.route(&request.model)?;
             let (pin, cache) = self.acquire(&route, request.loaded_by(), request.trace.as_ref()).await?;
-            let served = pin.find(route.model.as_deref(), request.model.version)?;
+            let served = pin.find(route.model.as_deref(), request.model.version).map_err(|error| pin.blame(error))?;
             let answered = served.service.infer(request).await;
-            let mut response = answered.inspect_err(|_| _ = self.replace_broken(&pin))?;
+            let mut response = answered.map_err(|error| {
+                self.replace_broken(&pin);
+                pin.blame(error)
+            })?;
             response.cache = cache;
             // Outputs may lie in the model's memory: it stays until they are written.
             response.guard = Some(Arc::new(pin));
@@ -268,12 +290,15 @@ impl InferenceService for ModelCache {
         Box::pin(async_stream::try_stream! {
             let route = self.route(&request.model)?;
             let (pin, mut cache) = self.acquire(&route, request.loaded_by(), request.trace.as_ref()).await?;
-            let served = pin.find(route.model.as_deref(), request.model.version)?;
+            let served = pin.find(route.model.as_deref(), request.model.version).map_err(|error| pin.blame(error))?;
             // One pin for the stream; each of its answers keeps it for as long as that is written.
             let guard = Arc::new(pin.clone());
             let mut responses = served.service.infer_stream(request);
             while let Some(response) = responses.next().await {
-                let mut response = response.inspect_err(|_| _ = self.replace_broken(&pin))?;
+                let mut response = response.map_err(|error| {
+                    self.replace_broken(&pin);
+                    pin.blame(error)
+                })?;
                 // The first answer tells where the model was found.
                 response.cache = cache.take();
                 response.guard = Some(guard.clone());

@@ -41,6 +41,16 @@ pub enum InitialModels {
     Named(Vec<String>),
 }
 
+/// What becomes of an archive in memory whose new version does not fit beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplaceWithoutRoom {
+    /// The old version serves on.
+    #[default]
+    Keep,
+    /// The old version is unloaded first; requests wait meanwhile.
+    Gap,
+}
+
 /// The model cache's bounds and intervals.
 #[derive(Clone, Debug)]
 pub struct ModelCacheConfig {
@@ -52,10 +62,13 @@ pub struct ModelCacheConfig {
     pub eviction_policy: EvictionPolicy,
     /// Ordinals of the GPUs that models may be placed on.
     pub gpus: Vec<u32>,
-    /// How long a store's answer about an archive on disk is trusted.
+    /// How long a store's answer about an archive is trusted: for one on disk until it is loaded, for one in memory until it is
+    /// asked again in the background. Zero: it is asked for every load, and not in the background.
     pub store_check_interval: Duration,
     /// How long a key is taken to be missing that the store did not have; 0 to ask the store for every request.
     pub missing_key_ttl: Duration,
+    /// What becomes of an archive in memory whose new version does not fit beside it.
+    pub replace_without_room: ReplaceWithoutRoom,
     /// How long one download may take.
     pub download_timeout: Duration,
     /// How long loading an archive's models may take, once it is on disk.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use inference::{
@@ -34,6 +35,12 @@ impl ModelControl for ModelCache {
             let archive = residency.peek(&route.archive)?;
             Some(archive.find(route.model.as_deref(), key.version).ok()?.info.spec.decoupled)
         })
+    }
+
+    fn version_in_memory(&self, key: &ModelKey) -> Option<Arc<str>> {
+        let archive = self.route(key).ok()?.archive;
+        let is_target = matches!(archive, ArchiveKey::Target(_));
+        self.room.read(|residency| Some(residency.peek(&archive)?.version.clone())).filter(|_| is_target)
     }
 
     fn describe(
@@ -72,7 +79,7 @@ impl ModelControl for ModelCache {
             for key in residency.unloading().filter(is_own) {
                 put(&mut index, key.to_string(), None, ModelState::Unloading, "");
             }
-            residency.iter().for_each(|archive| index_archive(&mut index, archive));
+            residency.iter().for_each(|archive| index_archive(&mut index, archive, &self.outdated(archive)));
         });
         Box::pin(async move {
             let mut index: Vec<IndexEntry> = index.into_values().collect();
@@ -141,7 +148,7 @@ fn put(index: &mut Index, name: String, version: Option<u64>, state: ModelState,
     index.insert((name, version), entry);
 }
 
-fn index_archive(index: &mut Index, archive: &LoadedArchive) {
+fn index_archive(index: &mut Index, archive: &LoadedArchive, reason: &str) {
     if matches!(archive.key, ArchiveKey::Model(_)) {
         return;
     }
@@ -149,7 +156,7 @@ fn index_archive(index: &mut Index, archive: &LoadedArchive) {
     index.remove(&(name.clone(), None));
     let entry = archive.entry.iter().filter_map(|entry| archive.models.get(entry));
     for version in entry.flat_map(|versions| versions.keys()) {
-        put(index, name.clone(), Some(*version), ModelState::Ready, "");
+        put(index, name.clone(), Some(*version), ModelState::Ready, reason);
     }
 }
 
@@ -162,7 +169,8 @@ impl ModelCache {
         trace: Option<&Trace>,
     ) -> Result<Description> {
         let (pin, cache) = self.acquire(&route, deadline, trace).await?;
-        let model = pin.find(route.model.as_deref(), key.version)?.info.clone();
+        let found = pin.find(route.model.as_deref(), key.version).map_err(|error| pin.blame(error))?;
+        let model = found.info.clone();
         Ok(Description { model, cache })
     }
 
@@ -211,6 +219,12 @@ impl ModelCache {
             Ok(target) if !is_elsewhere => Ok(Owner::Target(target)),
             _ => Ok(Owner::Repositories(name.to_owned())),
         }
+    }
+
+    /// Why an archive in memory is not the store's newest version; empty where nothing is known of a newer one.
+    fn outdated(&self, archive: &LoadedArchive) -> String {
+        let refresh = self.refresh.as_ref().zip(archive.of_store());
+        refresh.and_then(|(refresh, (target, _))| refresh.outdated(target)).unwrap_or_default()
     }
 
     fn index_targets(&self, index: &mut Index) {

@@ -112,21 +112,59 @@ impl Flights {
             flight.urgency.raise(priority);
             return self.join(target, flight);
         }
-        let (sender, landing) = watch::channel(None);
+        let Departing { flight, journey, landed } = self.departing(target, priority, is_unasked);
+        let passenger = self.join(target, &flight);
+        flying.insert(target.clone(), flight);
+        drop(flying);
+        self.fly(target.clone(), depart(journey), landed);
+        passenger
+    }
+
+    /// Makes a flight of what `depart` returns, which nobody has asked for yet; `None` where the archive has one already.
+    /// What is returned ends with the flight, or when that is overdue.
+    pub(crate) fn begin<F, D>(
+        self: &Arc<Self>,
+        target: &TargetModel,
+        priority: Priority,
+        depart: D,
+    ) -> Option<impl Future<Output = ()> + Send + use<F, D>>
+    where
+        D: FnOnce(Journey) -> F,
+        F: Future<Output = Landing> + Send + 'static,
+    {
+        let mut flying = self.flying.lock();
+        if flying.contains_key(target) {
+            return None;
+        }
+        let Departing { flight, journey, landed } = self.departing(target, priority, true);
+        let (mut landing, due) = (flight.landing.clone(), flight.due);
+        flying.insert(target.clone(), flight);
+        drop(flying);
+        self.fly(target.clone(), depart(journey), landed);
+        Some(async move {
+            let _ = timeout_at(due.into(), landing.wait_for(Option::is_some)).await;
+        })
+    }
+
+    fn departing(&self, target: &TargetModel, priority: Priority, is_unasked: bool) -> Departing {
+        let (landed, landing) = watch::channel(None);
         let urgency = Urgency::from(priority);
         let due = now() + self.longest;
         let (journey, estimate) = Journey::begin(target.clone(), urgency.clone(), is_unasked, self.forecast.clone());
         let flight = Flight { is_unasked, landing, due, estimate, urgency, waiting: Arc::default() };
-        let passenger = self.join(target, &flight);
-        flying.insert(target.clone(), flight);
-        drop(flying);
-        let (flights, target, work) = (self.clone(), target.clone(), tokio::spawn(depart(journey)));
+        Departing { flight, journey, landed }
+    }
+
+    fn fly<F>(self: &Arc<Self>, target: TargetModel, flight: F, landed: watch::Sender<Option<Landing>>)
+    where
+        F: Future<Output = Landing> + Send + 'static,
+    {
+        let (flights, work) = (self.clone(), tokio::spawn(flight));
         tokio::spawn(async move {
             let landing = work.await.unwrap_or_else(|_| Err(panicked(&target)));
             flights.flying.lock().remove(&target);
-            sender.send_replace(Some(landing));
+            landed.send_replace(Some(landing));
         });
-        passenger
     }
 
     fn join(&self, target: &TargetModel, flight: &Flight) -> Result<Passenger> {
@@ -140,6 +178,13 @@ impl Flights {
         self.metrics.waiting(1.0);
         Ok(Passenger { target: target.clone(), flight: flight.clone(), metrics: self.metrics, since: now() })
     }
+}
+
+/// A flight about to begin.
+struct Departing {
+    flight: Flight,
+    journey: Journey,
+    landed: watch::Sender<Option<Landing>>,
 }
 
 /// A request that waits for a load.

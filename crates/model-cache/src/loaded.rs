@@ -129,6 +129,14 @@ impl LoadedArchive {
         Some((target, files))
     }
 
+    /// An error that these models ended in: it says which version they are, where they have one.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        match &self.key {
+            ArchiveKey::Target(_) => error.with_version(&self.version),
+            _ => error,
+        }
+    }
+
     /// Whether a model holds something between requests (see [`InferenceService::is_busy`]).
     pub(crate) fn is_busy(&self) -> bool {
         self.models.values().flat_map(BTreeMap::values).any(|model| model.service.is_busy())

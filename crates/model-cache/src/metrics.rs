@@ -5,12 +5,14 @@ use std::time::Duration;
 use inference::{CacheTier, ErrorKind, MemoryUsage};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
+use crate::refresh;
 use crate::residency::Residency;
 use crate::room::UnloadReason;
 
 /// Describes every metric of this crate to the recorder.
 pub fn describe_metrics() {
     crate::churn::describe_metrics();
+    refresh::describe_metrics();
     describe_counter!(
         "panoply_cache_requests_total",
         Unit::Count,

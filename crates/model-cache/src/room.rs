@@ -29,6 +29,8 @@ pub(crate) enum UnloadReason {
     Request,
     /// A newer load of the same took its place.
     Replaced,
+    /// The store has it no more.
+    Deleted,
     /// A model crashed and cannot answer any more.
     Crash,
     /// The disk cache needs the room of its files.
@@ -38,10 +40,11 @@ pub(crate) enum UnloadReason {
 }
 
 impl UnloadReason {
-    pub(crate) const ALL: [UnloadReason; 6] = [
+    pub(crate) const ALL: [UnloadReason; 7] = [
         UnloadReason::Room,
         UnloadReason::Request,
         UnloadReason::Replaced,
+        UnloadReason::Deleted,
         UnloadReason::Crash,
         UnloadReason::Disk,
         UnloadReason::Shutdown,
@@ -57,6 +60,7 @@ impl UnloadReason {
             UnloadReason::Room => "room",
             UnloadReason::Request => "request",
             UnloadReason::Replaced => "replaced",
+            UnloadReason::Deleted => "deleted",
             UnloadReason::Crash => "crash",
             UnloadReason::Disk => "disk",
             UnloadReason::Shutdown => "shutdown",
@@ -281,11 +285,11 @@ impl Room {
     }
 
     /// Withdraws this very archive from new requests at once, and unloads it when its pins are gone.
-    pub(crate) fn discard(self: &Arc<Self>, pin: &Pin) {
+    pub(crate) fn discard(self: &Arc<Self>, pin: &Pin, reason: UnloadReason) {
         let mut residency = self.residency.lock();
         let withdrawn = if is_resident(&residency, pin) { residency.withdraw(&pin.key) } else { None };
         drop(residency);
-        withdrawn.into_iter().for_each(|archive| self.retire_later(archive, UnloadReason::Crash));
+        withdrawn.into_iter().for_each(|archive| self.retire_later(archive, reason));
     }
 
     /// Withdraws an archive from new requests at once, and unloads it when its pins are gone. `false` when it is not

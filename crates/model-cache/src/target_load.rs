@@ -57,6 +57,11 @@ impl TargetLoads {
         self.archives.on_disk()
     }
 
+    /// Why this version of an archive is not loaded now, if there is a reason.
+    pub(crate) fn refusal(&self, target: &TargetModel, version: &str) -> Option<Error> {
+        self.refusals.lock().check(target, version, Instant::now())
+    }
+
     /// Archives that could not be loaded, and why.
     pub(crate) fn refused(&self) -> Vec<(TargetModel, Error)> {
         self.refusals.lock().iter().map(|(target, error)| (target.clone(), error.clone())).collect()
@@ -71,13 +76,13 @@ impl TargetLoads {
             return Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }));
         }
         let obtained = self.archives.obtain(&target, &journey, trace.as_ref()).await?;
-        if let Some(refusal) = self.refusals.lock().check(&target, obtained.archive.etag(), Instant::now()) {
+        if let Some(refusal) = self.refusal(&target, obtained.archive.etag()) {
             return Err(refusal);
         }
         self.load_and_remember(&target, obtained, key, &journey, trace).await
     }
 
-    /// Loads what is on disk now, and remembers whether that could be done.
+    /// [`TargetLoads::load_obtained`], traced, and told as a landing.
     pub(crate) async fn load_and_remember(
         &self,
         target: &TargetModel,
@@ -88,44 +93,52 @@ impl TargetLoads {
     ) -> Landing {
         let version = obtained.archive.etag().clone();
         let (tier, timing, started) = (obtained.tier, obtained.timing, Instant::now());
-        let bytes = obtained.archive.bytes();
-        journey.loading(bytes);
         let mut span = trace.map(|trace| trace.begin("load"));
-        let pin = self.load_obtained(target, obtained, key, journey).await;
+        let pin = self.load_obtained(target, obtained, key, journey, None).await;
         if let (Some(span), Err(error)) = (&mut span, &pin) {
             span.fail(error);
         }
         drop(span);
-        pin.iter().for_each(|pin| journey.loaded(bytes, pin.took));
-        self.remember(target, &version, &pin);
         let load = LoadTiming { load: started.elapsed(), ..timing };
         Ok((pin?, CacheOutcome { tier, version, load: Some(load) }))
     }
 
-    async fn load_obtained(
+    /// Loads what is on disk, and remembers whether that could be done. Waits for room for `patience`, if that is not as long
+    /// as every load may.
+    ///
+    /// # Errors
+    /// What the load ended in.
+    pub(crate) async fn load_obtained(
         &self,
         target: &TargetModel,
         obtained: Obtained,
         key: ArchiveKey,
         journey: &Journey,
+        patience: Option<Duration>,
     ) -> Result<Pin> {
-        let (archive, name) = (obtained.archive, stem(target).to_owned());
-        let files = Files::Cached(archive.clone());
-        let version = archive.etag().clone();
-        let read = Box::new(move || read_archive(archive.path(), &name));
-        self.loads
-            .load(Source {
-                key,
-                version,
-                tier: obtained.tier,
-                read,
-                files,
-                members: Vec::new(),
-                kept: self.kept.has(target),
-                urgency: journey.unasked().cloned(),
-                overdue: Arc::default(),
-            })
-            .await
+        let Obtained { archive, tier, .. } = obtained;
+        let (version, bytes) = (archive.etag().clone(), archive.bytes());
+        let (name, files) = (stem(target).to_owned(), Files::Cached(archive.clone()));
+        journey.loading(bytes);
+        let source = Source {
+            key,
+            version: version.clone(),
+            tier,
+            read: Box::new(move || read_archive(archive.path(), &name)),
+            files,
+            members: Vec::new(),
+            kept: self.kept.has(target),
+            urgency: journey.unasked().cloned(),
+            overdue: Arc::default(),
+        };
+        let loaded = match patience {
+            Some(patience) => self.loads.load_within(source, patience).await,
+            None => self.loads.load(source).await,
+        };
+        loaded.iter().for_each(|pin| journey.loaded(bytes, pin.took));
+        let loaded = loaded.map_err(|error| error.with_version(&version));
+        self.remember(target, &version, &loaded);
+        loaded
     }
 
     /// A broken archive is not loaded again for every request. What depends on the moment (no room, say) is tried again

@@ -193,6 +193,12 @@ impl DiskCache {
         self.delete_reserved(&departures, EvictionReason::Removed);
     }
 
+    /// Makes a version that is pinned the one to use once more; the version that had replaced it goes as if replaced itself.
+    pub fn reinstate(self: &Arc<Self>, archive: &CachedArchive) {
+        let replaced = self.state.lock().ledger.confirm(&archive.0.key);
+        self.delete_replaced(replaced.unwrap_or_default());
+    }
+
     /// Bytes of the complete archives on disk.
     pub fn bytes(&self) -> u64 {
         self.state.lock().ledger.used()

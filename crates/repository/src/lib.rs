@@ -25,6 +25,6 @@ pub use reading::{
 };
 pub use scan::{Fingerprint, FoundModel, scan_folder};
 pub use store::{
-    Checksum, ChecksumAlgorithm, ChecksumHasher, FolderStore, ModelStore, ObjectBytes, ObjectInfo, S3Config,
-    S3Credentials, S3Store, was_replaced,
+    Checksum, ChecksumAlgorithm, ChecksumHasher, FolderStore, HEADS_PER_PAGE, ListedArchive, Listing, ListingPage,
+    ModelStore, ObjectBytes, ObjectInfo, S3Config, S3Credentials, S3Store, was_replaced,
 };

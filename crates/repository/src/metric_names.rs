@@ -6,15 +6,15 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 pub fn describe_metrics() {
     describe_counter!(
         "panoply_store_requests_total",
-        "Requests to the model store, by operation (head, get) and outcome (success, not_found, failure)"
+        "Requests to the model store, by operation (head, get, list) and outcome (success, not_found, failure)"
     );
     describe_counter!(
         "panoply_store_retries_total",
-        "Requests to the model store that were made again, by operation (head, get)"
+        "Requests to the model store that were made again, by operation (head, get, list)"
     );
     describe_counter!(
         "panoply_store_retries_refused_total",
-        "Requests to the model store that were not made again because too many had failed, by operation (head, get)"
+        "Requests to the model store that were not made again because too many had failed, by operation (head, get, list)"
     );
     describe_gauge!("panoply_downloads_in_flight", "Archives that are being downloaded and unpacked");
     describe_gauge!("panoply_download_waiting_archives", "Archives that wait for other downloads to end");

@@ -2,6 +2,7 @@
 
 mod checksum;
 mod folder;
+mod listing;
 pub(crate) mod resume;
 pub(crate) mod retrier;
 pub(crate) mod retry;
@@ -17,6 +18,7 @@ use inference::{BoxFuture, Error, ErrorKind, Result, TargetModel};
 
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumHasher};
 pub use folder::FolderStore;
+pub use listing::{ListedArchive, Listing, ListingPage};
 pub use s3::{S3Config, S3Credentials, S3Store};
 
 /// What the store knows about one archive without reading it.
@@ -33,6 +35,9 @@ pub struct ObjectInfo {
 /// Some or all of an archive's bytes, in order: as many as were asked for, or an error at the end.
 pub type ObjectBytes = BoxStream<'static, Result<Bytes>>;
 
+/// What Amazon charges for a page of a listing, in questions about single archives.
+pub const HEADS_PER_PAGE: usize = 12;
+
 /// A place with model archives. Implementations bound every wait, try again what may have failed by chance, and may be called
 /// from any number of tasks at once. Their errors are final.
 pub trait ModelStore: Send + Sync {
@@ -47,6 +52,27 @@ pub trait ModelStore: Send + Sync {
     /// # Errors
     /// NotFound, naming the key and the place that was searched; Unavailable when the store cannot be reached or refuses.
     fn head<'a>(&'a self, target: &'a TargetModel) -> BoxFuture<'a, Result<ObjectInfo>>;
+
+    /// Whether an archive that [`ModelStore::head`] did not find is really not there: asked in a way that tells a missing archive
+    /// from a place that is not the store, however much that costs.
+    ///
+    /// # Errors
+    /// Unavailable when that cannot be said.
+    fn is_missing<'a>(&'a self, target: &'a TargetModel) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            match self.head(target).await {
+                Ok(_) => Ok(false),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Lists every archive; `None` where that is never cheaper than to ask about each. A page costs about as much as
+    /// [`HEADS_PER_PAGE`] questions.
+    fn list(&self) -> Option<Listing> {
+        None
+    }
 
     /// Reads a range of the bytes of an archive that is still what `info` says.
     ///
@@ -66,6 +92,7 @@ pub trait ModelStore: Send + Sync {
 pub(crate) enum Operation {
     Head,
     Get,
+    List,
 }
 
 impl Operation {
@@ -74,6 +101,7 @@ impl Operation {
         match self {
             Operation::Head => "head",
             Operation::Get => "get",
+            Operation::List => "list",
         }
     }
 }

@@ -48,6 +48,22 @@ async fn conforms(store: &dyn ModelStore, put: &dyn Fn(&str, &[u8])) {
     assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing:?}");
     assert!(missing.message().contains("'team/none.tar.gz'"), "{missing}");
     assert_eq!(missing.message(), store.missing(&target("team/none.tar.gz")).message());
+    for (key, is_missing) in [("team/none.tar.gz", true), ("team/b.tar.gz", false)] {
+        assert_eq!(store.is_missing(&target(key)).await.expect("said"), is_missing, "{key}");
+    }
+    if let Some(listing) = store.list() {
+        let pages: Vec<_> = listing.try_collect().await.expect("listed");
+        let mut listed: Vec<_> = pages.into_iter().flat_map(|page| page.archives).collect();
+        listed.sort_by(|a, b| a.target.cmp(&b.target));
+        for (archive, key) in listed.iter().zip(["a.tar.gz", "team/b.tar.gz"]) {
+            assert_eq!(
+                (archive.target.as_str(), &archive.etag),
+                (key, &store.head(&target(key)).await.expect(key).etag)
+            );
+        }
+        // s3s-fs lists no ETags, without which a listing says nothing.
+        assert!(matches!(listed.len(), 0 | 2), "{listed:?}");
+    }
     let b = target("team/b.tar.gz");
     let info = store.head(&b).await.expect("there");
     for range in [0..1, 299_999..300_000, 100_000..299_000] {
@@ -239,7 +255,10 @@ async fn a_missing_bucket_and_another_kind_of_server_are_no_missing_archive() {
             let _ = socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         }
     });
-    let error = S3Store::connect(s3_config(&endpoint, "")).await.head(&target("a.tar.gz")).await.expect_err("no S3");
+    let store = S3Store::connect(s3_config(&endpoint, "")).await;
+    let error = store.is_missing(&target("a.tar.gz")).await.expect_err("no S3");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let error = store.head(&target("a.tar.gz")).await.expect_err("no S3");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.message().contains("--s3-endpoint") && error.message().contains(&endpoint), "{error}");
 }
@@ -254,6 +273,29 @@ async fn a_bucket_that_was_seen_is_not_looked_for_again() {
     }
     let asked: Vec<_> = ["a", "b", "c"].into_iter().map(|key| (server.heads(key), server.gets(key))).collect();
     assert_eq!(asked, [(2, 1), (1, 0), (1, 0)]);
+}
+
+#[tokio::test]
+async fn a_bucket_is_listed_page_by_page_below_the_prefix() {
+    let server = MemoryS3::start().await;
+    server.set_page(2);
+    for key in ["p/1", "p/2", "p/3/x", "p/4", "p/5", "q/1", "p"] {
+        server.put(key, key.to_owned());
+    }
+    let store = S3Store::connect(s3_config(server.endpoint(), "p")).await;
+    let mut listing = store.list().expect("S3 has listings");
+    assert_eq!(server.lists(), 0, "nothing is asked before it is wanted");
+    let mut found = Vec::new();
+    while let Some(page) = listing.try_next().await.expect("a page") {
+        found.extend(page.archives.iter().map(|archive| archive.target.to_string()));
+        assert_eq!(page.is_last, found.len() == 5, "{found:?}");
+    }
+    assert_eq!(found, ["1", "2", "3/x", "4", "5"]);
+    assert_eq!(server.lists(), 3);
+    let config = S3Config { bucket: "nowhere".to_owned(), ..s3_config(server.endpoint(), "p") };
+    let nowhere = S3Store::connect(config).await;
+    let error = nowhere.list().expect("S3 has listings").try_next().await.expect_err("no bucket");
+    assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("NoSuchBucket"), "{error}");
 }
 
 #[tokio::test]

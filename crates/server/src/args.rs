@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime::Duration;
 use inference::Weights;
+use model_cache::ReplaceWithoutRoom;
 use model_cache::policy::EvictionPolicy;
 
 use crate::settings::DownloadArgs;
@@ -71,6 +72,22 @@ pub(crate) enum ControlMode {
     None,
     Poll,
     Explicit,
+}
+
+/// `--replace-without-room`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WithoutRoom {
+    Keep,
+    Gap,
+}
+
+impl From<WithoutRoom> for ReplaceWithoutRoom {
+    fn from(how: WithoutRoom) -> Self {
+        match how {
+            WithoutRoom::Keep => ReplaceWithoutRoom::Keep,
+            WithoutRoom::Gap => ReplaceWithoutRoom::Gap,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -137,7 +154,8 @@ pub(crate) struct ModelArgs {
     /// Send unsigned requests; otherwise credentials come from the AWS SDK's default chain
     #[arg(long, env = "PANOPLY_S3_ANONYMOUS")]
     pub(crate) s3_anonymous: bool,
-    /// How long a store's answer about an archive on disk is trusted before a load asks it again
+    /// Within this time the store is asked once about each archive in memory, and what was replaced or deleted there follows; a load
+    /// from disk asks when the last answer is older. `0s`: every load asks, and what is in memory stays as it is
     #[arg(long, env = "PANOPLY_STORE_CHECK_INTERVAL", value_name = "TIME", default_value = "60s")]
     pub(crate) store_check_interval: Duration,
     /// The ONNX Runtime library; found next to the binary or by the system's loader when not given
@@ -181,6 +199,10 @@ pub(crate) struct CacheArgs {
     /// what saves the fewest load seconds per byte (cost)
     #[arg(long, env = "PANOPLY_EVICTION_POLICY", value_name = "lru|s3-fifo|cost", default_value = "lru")]
     pub(crate) eviction_policy: Eviction,
+    /// What becomes of an archive whose new version does not fit in memory beside the one that serves: `keep` (the old version serves
+    /// on) or `gap` (it is unloaded first; requests wait until the new one is loaded)
+    #[arg(long, env = "PANOPLY_REPLACE_WITHOUT_ROOM", value_name = "keep|gap", default_value = "keep")]
+    pub(crate) replace_without_room: WithoutRoom,
     /// How long a load waits for models in use to make room before it is refused
     #[arg(long, env = "PANOPLY_ROOM_TIMEOUT", value_name = "TIME", default_value = "10s")]
     pub(crate) room_timeout: Duration,

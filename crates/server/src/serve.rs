@@ -58,6 +58,7 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
     let polling = tokio::spawn(cache.poll_repositories());
     let tending = tokio::spawn(cache.tend_growth());
     tokio::spawn(cache.watch_memory());
+    let refreshing = tokio::spawn(cache.refresh_targets());
     cache.accept();
     tracing::info!("ready");
     stop.received().await;
@@ -66,6 +67,7 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
     polling.abort();
     tending.abort();
     keeping.abort();
+    refreshing.abort();
     drain.cancel();
     while let Some(report) = servers.join_next().await {
         let cut = report.map_or(0, |report| report.cut);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use frontend::{HeaderForward, Restrictions};
 use inference::Weights;
 use model_cache::policy::EvictionPolicy;
-use model_cache::{InitialModels, ModelControlMode, RepositoryConfig};
+use model_cache::{InitialModels, ModelControlMode, ReplaceWithoutRoom, RepositoryConfig};
 use repository::{S3Config, S3Credentials};
 use scheduler::ResourceLimit;
 
@@ -52,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) at_start: AtStart,
     pub(crate) exit_on_error: bool,
     pub(crate) store_check_interval: Duration,
+    pub(crate) replace_without_room: ReplaceWithoutRoom,
     pub(crate) ort_library: Option<PathBuf>,
     pub(crate) require_gpu: bool,
     pub(crate) weights: Weights,
@@ -118,6 +119,7 @@ impl Settings {
             at_start: check.at_start(&models),
             exit_on_error: models.exit_on_error,
             store_check_interval: check.time("--store-check-interval", models.store_check_interval),
+            replace_without_room: cache.replace_without_room.into(),
             ort_library: check.file("--ort-library", models.ort_library),
             require_gpu: models.require_gpu,
             weights: models.weights,
@@ -163,10 +165,7 @@ impl Settings {
                 Some(count) => check.count("--execution-concurrency", count),
                 None => default_execution_concurrency(),
             },
-            client_shm_regions: {
-                let count = check.count("--max-client-shm-regions", limits.max_client_shm_regions);
-                limits.allow_client_shm.then_some(count)
-            },
+            client_shm_regions: check.shm_regions(&limits),
             rate_limits: check.option(rate_limits::rate_limits(limits.rate_limit, &limits.rate_limit_resource)),
             max_archive_files: check.positive("--max-archive-files", limits.max_archive_files),
             max_archive_bytes: check.positive("--max-archive-size", limits.max_archive_size.as_u64()),
@@ -267,6 +266,11 @@ impl Check {
             self.problem(format!("{option} must be at most one year"));
         }
         LONGEST.min(duration.into())
+    }
+
+    fn shm_regions(&mut self, limits: &LimitArgs) -> Option<NonZeroUsize> {
+        let count = self.count("--max-client-shm-regions", limits.max_client_shm_regions);
+        limits.allow_client_shm.then_some(count)
     }
 
     fn duration(&mut self, option: &str, duration: humantime::Duration) -> Duration {

@@ -88,6 +88,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
         gpus: gpus.iter().map(|gpu| gpu.ordinal).collect(),
         store_check_interval: settings.store_check_interval,
         missing_key_ttl: settings.downloads.missing_key_ttl,
+        replace_without_room: settings.replace_without_room,
         download_timeout: settings.downloads.timeout,
         load_timeout: settings.load_timeout,
         room_timeout: settings.room_timeout,

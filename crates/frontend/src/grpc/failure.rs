@@ -1,8 +1,10 @@
 //! Failures as gRPC statuses, by the one table in [`crate::status`].
 
+use http::HeaderMap;
 use inference::Error;
 use tonic::{Code, Status};
 
+use crate::infer::version_header;
 use crate::status::{Failure, retry_after};
 
 /// In how many seconds the same call may work, where that is known.
@@ -14,8 +16,14 @@ const MAX_MESSAGE: usize = 2048;
 pub(super) fn status(failure: &Failure) -> Status {
     let line = failure.status(false);
     let mut status = Status::new(Code::from_i32(i32::from(line.grpc)), clip(failure.message()));
+    let metadata = status.metadata_mut();
     if let Some(time) = failure.retry_after() {
-        status.metadata_mut().insert(RETRY_AFTER, retry_after(time).into());
+        metadata.insert(RETRY_AFTER, retry_after(time).into());
+    }
+    if let Some(version) = failure.version() {
+        let mut headers = HeaderMap::new();
+        version_header(&mut headers, version);
+        metadata.as_mut().extend(headers);
     }
     status
 }

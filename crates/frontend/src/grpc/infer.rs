@@ -167,6 +167,11 @@ async fn read(
 
 impl Asked {
     async fn answer(&self, app: &App, key: &ModelKey, response: InferResponse) -> Result<Answered> {
+        let cache = response.cache.clone();
+        self.write(app, key, response).await.map_err(|error| infer::of_found(cache.as_ref(), error))
+    }
+
+    async fn write(&self, app: &App, key: &ModelKey, response: InferResponse) -> Result<Answered> {
         shared_memory::store(&self.shared_outputs, &response).await?;
         let mut headers = HeaderMap::new();
         if let Some(outcome) = &response.cache {

@@ -1,10 +1,9 @@
 //! `inference.GRPCInferenceService`, call by call.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use futures::stream::Empty;
-use inference::{Error, ModelInfo, ModelKey, Result as InferenceResult};
+use inference::{CacheOutcome, Description, Error, ModelKey, Result as InferenceResult};
 use protocol::grpc_service::grpc_inference_service_server::GrpcInferenceService;
 use protocol::grpc_service::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
@@ -23,7 +22,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{decode, describe, failure, logging, repository, shared_memory, statistics, timeout, trace};
-use crate::Shared;
+use crate::{Shared, infer};
 
 /// The service.
 pub(super) struct InferenceGrpc {
@@ -32,18 +31,13 @@ pub(super) struct InferenceGrpc {
 
 impl InferenceGrpc {
     /// The model that a call names and what it is; loads it, as HTTP does.
-    async fn describe(
-        &self,
-        call: &MetadataMap,
-        name: &str,
-        version: &str,
-    ) -> Result<(ModelKey, Arc<ModelInfo>), Status> {
+    async fn describe(&self, call: &MetadataMap, name: &str, version: &str) -> Result<(ModelKey, Description), Status> {
         let key = key(call, name, version)?;
         let deadline =
             timeout::of_call(call.as_ref()).map(|timeout| timeout.and_then(|time| Instant::now().checked_add(time)));
         let deadline = deadline.map_err(|error| failure::refuse(&key, error))?;
         match self.app.services.control.describe(&key, deadline, None).await {
-            Ok(found) => Ok((key, found.model)),
+            Ok(found) => Ok((key, found)),
             Err(error) => Err(failure::refuse(&key, error)),
         }
     }
@@ -53,6 +47,13 @@ fn key(call: &MetadataMap, name: &str, version: &str) -> Result<ModelKey, Status
     let key: InferenceResult<ModelKey> =
         crate::infer::target(call.as_ref()).and_then(|target| decode::key(target, name, version));
     key.map_err(|error| failure::refuse(&ModelKey::default(), error))
+}
+
+/// An answer that also says how the model was found.
+fn told<T>(message: T, cache: Option<&CacheOutcome>) -> Response<T> {
+    let mut response = Response::new(message);
+    cache.iter().for_each(|outcome| infer::cache_headers(response.metadata_mut().as_mut(), outcome));
+    response
 }
 
 /// An answer that is about no model.
@@ -88,8 +89,8 @@ impl GrpcInferenceService for InferenceGrpc {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let (call, _, ModelMetadataRequest { name, version }) = request.into_parts();
-        let (key, info) = self.describe(&call, &name, &version).await?;
-        Ok(Response::new(describe::model(&key, &info)))
+        let (key, found) = self.describe(&call, &name, &version).await?;
+        Ok(told(describe::model(&key, &found.model), found.cache.as_ref()))
     }
 
     async fn model_config(
@@ -97,8 +98,11 @@ impl GrpcInferenceService for InferenceGrpc {
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
         let (call, _, ModelConfigRequest { name, version }) = request.into_parts();
-        let (key, info) = self.describe(&call, &name, &version).await?;
-        describe::config(&info).map(Response::new).map_err(|error| failure::refuse(&key, error))
+        let (key, found) = self.describe(&call, &name, &version).await?;
+        match describe::config(&found.model) {
+            Ok(message) => Ok(told(message, found.cache.as_ref())),
+            Err(error) => Err(failure::refuse(&key, error)),
+        }
     }
 
     async fn repository_index(

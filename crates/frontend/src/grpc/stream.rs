@@ -31,6 +31,7 @@ use super::order::{Order, Ticket};
 use super::sequences::{Sequences, Turn};
 use super::{encode, failure, wire};
 use crate::Shared;
+use crate::infer::version_header;
 use crate::status::Failure;
 use crate::telemetry::{InFlight, Surface};
 
@@ -253,7 +254,12 @@ impl Call {
         if self.errors_as_status {
             return Err(failure::status(failure));
         }
-        let response = ModelInferResponse { id, ..ModelInferResponse::default() };
+        let mut response = ModelInferResponse { id, ..ModelInferResponse::default() };
+        if let Some(version) = failure.version() {
+            let mut headers = HeaderMap::new();
+            version_header(&mut headers, version);
+            encode::tell(&mut response, &headers);
+        }
         self.answered(failure.message().to_owned(), response).await
     }
 

@@ -33,7 +33,7 @@ pub(super) async fn model_infer(State(app): State<Shared>, request: Request) -> 
         }
         Err(failure) => {
             infer::record(in_flight, &key, &failure);
-            call::refuse(&failure)
+            crate::infer::with_version(&app, &key, call::refuse(&failure))
         }
     }
 }

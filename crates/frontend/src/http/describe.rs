@@ -2,7 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use inference::{DataType, Error, IndexEntry, ModelInfo, ModelKey, ModelState, Result, Shape};
+use inference::{CacheOutcome, DataType, Error, IndexEntry, ModelInfo, ModelKey, ModelState, Result, Shape};
 use serde::{Deserialize, Serialize};
 
 use super::path::TargetedPath;
@@ -87,8 +87,8 @@ pub(crate) fn extensions(app: &App) -> Vec<&'static str> {
 
 /// `GET /v2/models/{name}[/versions/{version}]`.
 pub(super) async fn model(State(app): State<Shared>, path: TargetedPath) -> Response {
-    match app.services.control.describe(&path.key, path.deadline, None).await.map(|found| found.model) {
-        Ok(info) => reply::json(&metadata(&path.key, &info)),
+    match app.services.control.describe(&path.key, path.deadline, None).await {
+        Ok(found) => told(reply::json(&metadata(&path.key, &found.model)), found.cache.as_ref()),
         Err(error) => refuse(&path.key, error.into()),
     }
 }
@@ -112,16 +112,18 @@ fn metadata<'a>(key: &ModelKey, info: &'a ModelInfo) -> ModelMetadata<'a> {
 
 /// `GET /v2/models/{name}[/versions/{version}]/config`.
 pub(super) async fn config(State(app): State<Shared>, path: TargetedPath) -> Response {
-    match app
-        .services
-        .control
-        .describe(&path.key, path.deadline, None)
-        .await
-        .and_then(|found| config_json(&found.model))
-    {
-        Ok(text) => reply::json_text(200, text),
+    let described = app.services.control.describe(&path.key, path.deadline, None).await;
+    let text = described.and_then(|found| Ok((config_json(&found.model)?, found.cache)));
+    match text {
+        Ok((text, cache)) => told(reply::json_text(200, text), cache.as_ref()),
         Err(error) => refuse(&path.key, error.into()),
     }
+}
+
+/// An answer that also says how the model was found.
+fn told(mut response: Response, cache: Option<&CacheOutcome>) -> Response {
+    cache.iter().for_each(|outcome| infer::cache_headers(response.headers_mut(), outcome));
+    response
 }
 
 fn config_json(info: &ModelInfo) -> Result<String> {
@@ -173,5 +175,5 @@ pub(crate) fn shown_state(entry: &IndexEntry) -> Option<&'static str> {
 pub(super) fn refuse(key: &ModelKey, failure: Failure) -> Response {
     let status = failure.status(false);
     infer::log(key, &failure, &status);
-    reply::decorate(reply::error(status.http, failure.message()), &status, failure.retry_after())
+    reply::decorate(reply::error(status.http, failure.message()), &status, &failure)
 }

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::path::TargetedPath;
-use crate::{Shared, reply};
+use crate::{Shared, infer, reply};
 
 /// `GET /v2/health/live`.
 pub(super) async fn live() -> Response {
@@ -18,8 +18,9 @@ pub(super) async fn ready(State(app): State<Shared>) -> Response {
 
 /// `GET /v2/models/{name}[/versions/{version}]/ready`.
 pub(super) async fn model_ready(State(app): State<Shared>, path: TargetedPath) -> Response {
-    if app.services.control.is_model_ready(&path.key) {
-        return reply::empty(200);
-    }
-    reply::error(400, "Model version not ready")
+    let answer = match app.services.control.is_model_ready(&path.key) {
+        true => reply::empty(200),
+        false => reply::error(400, "Model version not ready"),
+    };
+    infer::with_version(&app, &path.key, answer)
 }

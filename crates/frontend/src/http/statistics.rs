@@ -85,7 +85,7 @@ pub(super) async fn all(State(app): State<Shared>, headers: HeaderMap) -> Respon
 
 /// `GET /v2/models/{name}[/versions/{version}]/stats`.
 pub(super) async fn one(State(app): State<Shared>, path: TargetedPath) -> Response {
-    answer(&app, &path.key)
+    infer::with_version(&app, &path.key, answer(&app, &path.key))
 }
 
 fn answer(app: &Shared, key: &ModelKey) -> Response {

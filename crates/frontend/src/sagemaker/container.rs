@@ -124,7 +124,7 @@ fn not_registered(name: &str) -> Error {
 fn failed(failure: &Failure, number: impl FnOnce(&Status) -> u16) -> Response {
     let status = failure.status(false);
     infer::log(&ModelKey::default(), failure, &status);
-    reply::decorate(refuse(failure, number(&status)), &status, failure.retry_after())
+    reply::decorate(refuse(failure, number(&status)), &status, failure)
 }
 
 fn refuse(failure: &Failure, number: u16) -> Response {

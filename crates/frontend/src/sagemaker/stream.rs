@@ -67,7 +67,7 @@ async fn respond(app: Shared, key: Result<ModelKey>, headers: HeaderMap, body: B
         Err(failure) => {
             let status = failure.status(infer::is_loading(&app, &name, &failure));
             Outcome { in_flight, span }.fail(&name, &failure, &status);
-            reply::decorate(refuse(&failure, &status), &status, failure.retry_after())
+            infer::with_version(&app, &name, reply::decorate(refuse(&failure, &status), &status, &failure))
         }
     }
 }
@@ -144,7 +144,9 @@ async fn begin(
     if let Some(outcome) = &response.cache {
         infer::cache_headers(&mut headers, outcome);
     }
-    let first = Some(asked.part(response).await?);
+    let cache = response.cache.clone();
+    let first = asked.part(response).await.map_err(|error| infer::of_found(cache.as_ref(), error))?;
+    let first = Some(first);
     Ok(Begun { first, headers, asked, responses })
 }
 

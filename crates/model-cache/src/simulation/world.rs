@@ -140,7 +140,7 @@ impl World {
         let archive = &self.shared.archives[self.dice.below(ARCHIVES) as usize];
         if let Some(pin) = self.shared.room.pin(&archive.key()) {
             archive.removals.fetch_add(1, Ordering::Relaxed);
-            self.shared.room.discard(&pin);
+            self.shared.room.discard(&pin, UnloadReason::Crash);
             self.shared.events.lock().crashes += 1;
         }
     }
@@ -312,6 +312,7 @@ pub(super) fn config(eviction_policy: EvictionPolicy) -> ModelCacheConfig {
         gpus: Vec::new(),
         store_check_interval: Duration::from_secs(60),
         missing_key_ttl: Duration::ZERO,
+        replace_without_room: crate::config::ReplaceWithoutRoom::Keep,
         download_timeout: Duration::from_secs(1),
         load_timeout: LOAD_TIMEOUT,
         room_timeout: Duration::from_secs(4),

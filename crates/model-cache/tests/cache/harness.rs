@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -157,7 +158,26 @@ impl Harness {
     /// Puts an archive with this `config.pbtxt` at its root into the store.
     pub(crate) fn put_config(&self, target: &str, config: &str) {
         let archive = ArchiveBuilder::new().file("config.pbtxt", config).file("1/model", "weights").gzip();
-        std::fs::write(self.store.path().join(target), archive).expect("writable");
+        // In one step: a reader must never see half of it.
+        std::fs::write(self.path("put"), archive).expect("writable");
+        std::fs::rename(self.path("put"), self.path(target)).expect("renamed");
+    }
+
+    /// Where an archive is in the store.
+    pub(crate) fn path(&self, target: &str) -> PathBuf {
+        self.store.path().join(target)
+    }
+
+    /// Deletes an archive from the store.
+    pub(crate) fn delete(&self, target: &str) {
+        std::fs::remove_file(self.path(target)).expect("it is there");
+    }
+
+    /// Takes the store's folder away until what is returned is dropped.
+    pub(crate) fn hide_store(&self) -> impl Drop + use<> {
+        let (from, to) = (self.store.path().to_owned(), self.store.path().with_extension("hidden"));
+        std::fs::rename(&from, &to).expect("a folder can be renamed");
+        Hidden { from, to }
     }
 
     /// The mark of the model that answered.
@@ -172,6 +192,17 @@ impl Harness {
 
     pub(crate) fn loads(&self) -> usize {
         self.backend.loads.load(Ordering::SeqCst)
+    }
+}
+
+struct Hidden {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        std::fs::rename(&self.to, &self.from).expect("a folder can be renamed");
     }
 }
 
@@ -220,6 +251,7 @@ fn config(budget: u64) -> ModelCacheConfig {
         gpus: Vec::new(),
         store_check_interval: Duration::from_secs(60),
         missing_key_ttl: Duration::ZERO,
+        replace_without_room: model_cache::ReplaceWithoutRoom::Keep,
         download_timeout: Duration::from_secs(20),
         load_timeout: Duration::from_secs(20),
         room_timeout: Duration::from_secs(20),

@@ -4,6 +4,7 @@ mod by_name;
 mod faults;
 mod harness;
 mod overdue;
+mod refresh;
 mod repositories;
 mod restart;
 mod revival;

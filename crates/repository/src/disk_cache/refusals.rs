@@ -46,6 +46,26 @@ impl Refusals {
         (*refusal.etag == *etag && now < refusal.until).then(|| refusal.error.clone())
     }
 
+    /// Whether this version has been refused, however long ago that was.
+    pub fn knows(&self, target: &TargetModel, etag: &str) -> bool {
+        self.refused.peek(target).is_some_and(|refusal| *refusal.etag == *etag)
+    }
+
+    /// Why an archive was refused last.
+    pub fn last(&self, target: &TargetModel) -> Option<&Error> {
+        self.refused.peek(target).map(|refusal| &refusal.error)
+    }
+
+    /// How many archives are remembered as refused.
+    pub fn len(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// Whether no archive is remembered as refused.
+    pub fn is_empty(&self) -> bool {
+        self.refused.is_empty()
+    }
+
     /// Remembers that this version was refused at `now`.
     pub fn record(&mut self, target: &TargetModel, etag: &Arc<str>, error: Error, now: Instant) {
         let delay = match self.refused.peek(target) {

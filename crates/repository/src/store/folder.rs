@@ -90,9 +90,12 @@ impl FolderStore {
 
     fn failure(&self, target: &TargetModel, error: std::io::Error) -> Error {
         match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => self.missing(target),
+            // Without the folder itself nobody knows what is in it.
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename if self.folder.is_dir() => {
+                self.missing(target)
+            }
             _ => Error::unavailable(format!(
-                "cannot read '{target}' in folder '{}': {error}; check the file's permissions",
+                "cannot read '{target}' in folder '{}': {error}; check that folder, and the file's permissions",
                 self.location
             ))
             .with_model(target.as_str())

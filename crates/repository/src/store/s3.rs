@@ -2,6 +2,7 @@
 
 mod config;
 mod error;
+mod list;
 mod object;
 
 use std::ops::Range;
@@ -19,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::checksum::{Checksum, ChecksumAlgorithm};
 use super::resume::{TryLimits, read_range};
 use super::retrier::{Failed, Retrier, Try};
-use super::{ModelStore, ObjectBytes, ObjectInfo, Operation, count_request};
+use super::{Listing, ModelStore, ObjectBytes, ObjectInfo, Operation, count_request};
 use error::{Place, describe, not_s3};
 use object::S3Object;
 
@@ -95,28 +96,50 @@ impl S3Store {
     /// The answer to HEAD has no body, so that a missing bucket and an address that is no S3 server look like a missing
     /// archive. GET tells them apart; once the bucket is known to be there, it is not asked again.
     async fn check_bucket(&self, target: &TargetModel, not_found: Error) -> Failed {
-        let Bucket { client, place, .. } = &*self.bucket;
         if self.bucket_was_seen.load(Ordering::Relaxed) {
             return Failed::lasting(not_found);
         }
-        let answer = client.get_object().bucket(&place.bucket).key(place.key(target)).range("bytes=0-0").send().await;
-        if let Err(error) = answer
-            && error.code() != Some("NoSuchKey")
-        {
-            let failed = describe(place, target, error);
-            let is_404 = failed.error.kind() == ErrorKind::NotFound;
-            return if is_404 { Failed::lasting(not_s3(place, target, failed.error)) } else { failed };
+        match self.bucket.is_missing(target).await {
+            Ok(_) => {
+                self.bucket_was_seen.store(true, Ordering::Relaxed);
+                Failed::lasting(not_found)
+            }
+            Err(failed) => failed,
         }
-        self.bucket_was_seen.store(true, Ordering::Relaxed);
-        Failed::lasting(not_found)
+    }
+
+    async fn is_missing_once(&self, target: &TargetModel) -> Try<bool> {
+        let _permit = self.bucket.permit(target).await?;
+        let result = self.bucket.is_missing(target).await;
+        count_request(Operation::Get, result.as_ref().err().map(|failed| &failed.error));
+        result
     }
 }
 
 impl Bucket {
-    /// Waits until fewer connections are in use than the settings allow.
-    async fn permit(&self, target: &TargetModel) -> Try<OwnedSemaphorePermit> {
+    /// Whether the server says of this very archive that it is not there, as S3 says it.
+    async fn is_missing(&self, target: &TargetModel) -> Try<bool> {
+        let Bucket { client, place, .. } = self;
+        let answer = client.get_object().bucket(&place.bucket).key(place.key(target)).range("bytes=0-0").send().await;
+        let error = match answer {
+            Ok(_) => return Ok(false),
+            Err(error) if error.code() == Some("NoSuchKey") => return Ok(true),
+            Err(error) => error,
+        };
+        let failed = describe(place, target, error);
+        let is_404 = failed.error.kind() == ErrorKind::NotFound;
+        Err(if is_404 { Failed::lasting(not_s3(place, target, failed.error)) } else { failed })
+    }
+
+    /// Waits until fewer connections are in use than the settings allow, but not for long.
+    async fn connection(&self) -> Option<OwnedSemaphorePermit> {
         let permit = tokio::time::timeout(self.permit_timeout, self.permits.clone().acquire_owned()).await;
-        permit.map(|permit| permit.expect("invariant: never closed")).map_err(|_| {
+        permit.ok().map(|permit| permit.expect("invariant: never closed"))
+    }
+
+    /// [`Bucket::connection`] to ask about an archive.
+    async fn permit(&self, target: &TargetModel) -> Try<OwnedSemaphorePermit> {
+        self.connection().await.ok_or_else(|| {
             let Place { location, .. } = &self.place;
             let message = format!(
                 "'{target}' was not asked for: {location} leaves too many earlier requests unanswered \
@@ -147,6 +170,14 @@ impl ModelStore for S3Store {
 
     fn head<'a>(&'a self, target: &'a TargetModel) -> BoxFuture<'a, Result<ObjectInfo>> {
         Box::pin(self.retrier.call(Operation::Head, || self.head_once(target)))
+    }
+
+    fn list(&self) -> Option<Listing> {
+        Some(self.pages())
+    }
+
+    fn is_missing<'a>(&'a self, target: &'a TargetModel) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.retrier.call(Operation::Get, || self.is_missing_once(target)))
     }
 
     fn get<'a>(

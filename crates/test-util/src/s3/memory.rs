@@ -1,6 +1,6 @@
 //! One bucket in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use s3s::dto::{
     ChecksumType, ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
-    StreamingBlob,
+    ListObjectsV2Input, ListObjectsV2Output, Object as ListedObject, StreamingBlob,
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
@@ -21,8 +21,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// An S3 server with one bucket, in memory.
 ///
-/// It knows `HeadObject` and `GetObject` with ranges, `If-Match` (412) and `If-None-Match` (304), ETags that change with
-/// the content, and checksum headers as they were put; it counts requests per key.
+/// It knows `ListObjectsV2` below a prefix, `HeadObject` and `GetObject` with ranges, `If-Match` (412) and `If-None-Match` (304),
+/// ETags that change with the content, and checksum headers as they were put; it counts requests per key.
 pub struct MemoryS3 {
     bucket: Bucket,
     server: Server,
@@ -46,7 +46,9 @@ struct Bucket(Arc<Mutex<Contents>>);
 
 #[derive(Default)]
 struct Contents {
-    objects: HashMap<String, Object>,
+    objects: BTreeMap<String, Object>,
+    lists: u64,
+    page: Option<usize>,
     heads: HashMap<String, u64>,
     gets: HashMap<String, u64>,
     latency: Duration,
@@ -120,6 +122,16 @@ impl MemoryS3 {
     /// How many GET requests there were for a key, failed ones included.
     pub fn gets(&self, key: &str) -> u64 {
         self.bucket.0.lock().gets.get(key).copied().unwrap_or_default()
+    }
+
+    /// How many pages of listings there were.
+    pub fn lists(&self) -> u64 {
+        self.bucket.0.lock().lists
+    }
+
+    /// How many keys a page of a listing has at most; 1000 when not said.
+    pub fn set_page(&self, keys: usize) {
+        self.bucket.0.lock().page = Some(keys);
     }
 
     /// How many requests there were for any key, failed ones included.
@@ -202,6 +214,30 @@ impl S3 for Bucket {
         Ok(S3Response::new(output))
     }
 
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
+        if input.bucket != MemoryS3::BUCKET {
+            return Err(s3_error!(NoSuchBucket));
+        }
+        let mut contents = self.0.lock();
+        contents.lists += 1;
+        let (prefix, after) = (input.prefix.unwrap_or_default(), input.continuation_token.unwrap_or_default());
+        let wanted = contents.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
+        let listed: Vec<ListedObject> = wanted.map(|(key, object)| list(key, object)).collect();
+        let page = listed.len().min(contents.page.unwrap_or(1000));
+        let is_truncated = page < listed.len();
+        let next = listed[..page].last().and_then(|last| last.key.clone()).filter(|_| is_truncated);
+        Ok(S3Response::new(ListObjectsV2Output {
+            contents: Some(listed.into_iter().take(page).collect()),
+            is_truncated: Some(is_truncated),
+            next_continuation_token: next,
+            ..ListObjectsV2Output::default()
+        }))
+    }
+
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let input = request.input;
         *self.0.lock().gets.entry(input.key.clone()).or_default() += 1;
@@ -222,6 +258,15 @@ impl S3 for Bucket {
             body: Some(body(content, object.broken_after, self.clone())),
             ..GetObjectOutput::default()
         }))
+    }
+}
+
+fn list(key: &str, object: &Object) -> ListedObject {
+    ListedObject {
+        key: Some(key.to_owned()),
+        e_tag: Some(ETag::Strong(object.etag.clone())),
+        size: Some(length(&object.content)),
+        ..ListedObject::default()
     }
 }
 

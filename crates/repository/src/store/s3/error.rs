@@ -49,6 +49,17 @@ where
     Failed { error: describe_error(place, target, error), fault }
 }
 
+/// As [`describe`], of a listing.
+pub(super) fn describe_listing<E>(place: &Place, error: SdkError<E, HttpResponse>) -> Failed
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let fault = fault(&error);
+    let code = error.code().unwrap_or("no answer").to_owned();
+    let message = format!("cannot list {}: {code}; check that s3:ListBucket is allowed", place.location);
+    Failed { error: Error::unavailable(message).with_source(error), fault }
+}
+
 /// Whether the same request may do better.
 fn fault<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Fault {
     let Some(response) = error.raw_response() else {
