@@ -12,8 +12,9 @@ use benches::server::{Server, Store};
 use benches::server_timing::LoadTiming;
 use benches::statistics::{median, range};
 use benches::table::{Table, figure};
-use benches::{machine, payload, server};
+use benches::{dense, machine, payload, server};
 use tempfile::TempDir;
+use test_util::archive::ArchiveBuilder;
 use test_util::s3::MemoryS3;
 use tokio::runtime::Runtime;
 
@@ -23,12 +24,16 @@ const PREFIX: &str = "demo";
 const MEMORY_HITS: usize = 20;
 /// How often everything is repeated.
 const REPETITIONS: usize = 7;
+/// An archive made here: one layer of 512 × 512, 1 MiB of weights.
+const DENSE: &str = "dense-1-mib.tar.gz";
+const DENSE_WIDTH: usize = 512;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse()?;
     let binary = server::build()?;
     let (archives, bucket) = (archives()?, Bucket::start()?);
-    let stores = [("folder", folder()), ("S3", bucket.fill(&archives)?)];
+    let folder = TempDir::new().context("there is no place for archives")?;
+    let stores = [("folder", fill(folder.path(), &archives)?), ("S3", bucket.fill(&archives))];
     let mut rows: Vec<Row> = stores.iter().flat_map(|store| rows(&archives, store)).collect();
     let repetitions = if arguments.quick { 1 } else { REPETITIONS };
     println!(
@@ -48,29 +53,36 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// An archive of the demo, and a request for it.
+/// An archive, and a request for it.
 struct Archive {
     name: &'static str,
+    content: Vec<u8>,
     request: Vec<u8>,
 }
 
+/// Those of the demo, and one of a single ONNX layer with 1 MiB of weights.
 fn archives() -> Result<Vec<Archive>> {
-    let archive = |name, request| Archive { name, request };
+    let demo = |name, request| Ok::<_, anyhow::Error>(Archive { name, content: from_the_demo(name)?, request });
+    let dense = ArchiveBuilder::new().file("dense/1/model.onnx", dense::model(1, DENSE_WIDTH)).gzip();
     Ok(vec![
-        archive("minilm.tar.gz", payload::sentences_http("minilm.tar.gz")),
-        archive("minilm-int8.tar.gz", payload::sentences_http("minilm-int8.tar.gz")),
-        archive("mobilenet.tar.gz", payload::photo_http()?),
-        archive("identity.tar.gz", payload::identity_http(&payload::numbers(4))),
+        demo("minilm.tar.gz", payload::sentences_http("minilm.tar.gz"))?,
+        demo("minilm-int8.tar.gz", payload::sentences_http("minilm-int8.tar.gz"))?,
+        demo("mobilenet.tar.gz", payload::photo_http()?)?,
+        Archive { name: DENSE, content: dense, request: payload::row_http(DENSE, DENSE_WIDTH) },
+        demo("identity.tar.gz", payload::identity_http(&payload::numbers(4)))?,
     ])
 }
 
-fn folder() -> Store {
-    Store::Folder(test_util::artifacts().join("demo-store"))
-}
-
-fn content(name: &str) -> Result<Vec<u8>> {
+fn from_the_demo(name: &str) -> Result<Vec<u8>> {
     let file = test_util::artifacts().join("demo-store").join(name);
     fs::read(&file).with_context(|| format!("no {}: run `cargo xtask setup`", file.display()))
+}
+
+fn fill(folder: &Path, archives: &[Archive]) -> Result<Store> {
+    for archive in archives {
+        fs::write(folder.join(archive.name), &archive.content).context("there is no place for archives")?;
+    }
+    Ok(Store::Folder(folder.to_owned()))
 }
 
 /// An S3 server in this process.
@@ -86,12 +98,12 @@ impl Bucket {
         Ok(Bucket { server: runtime.block_on(MemoryS3::start()), _runtime: runtime })
     }
 
-    fn fill(&self, archives: &[Archive]) -> Result<Store> {
+    fn fill(&self, archives: &[Archive]) -> Store {
         for archive in archives {
-            self.server.put(&format!("{PREFIX}/{}", archive.name), content(archive.name)?);
+            self.server.put(&format!("{PREFIX}/{}", archive.name), archive.content.clone());
         }
         let location = format!("{}/{PREFIX}", MemoryS3::BUCKET);
-        Ok(Store::S3 { endpoint: self.server.endpoint().to_owned(), location })
+        Store::S3 { endpoint: self.server.endpoint().to_owned(), location }
     }
 }
 
@@ -173,7 +185,7 @@ fn table(rows: &[Row<'_>]) -> Table {
         "from memory",
     ]);
     for row in rows {
-        let size = content(row.archive.name).map_or(f64::NAN, |bytes| bytes.len() as f64 / 1e6);
+        let size = row.archive.content.len() as f64 / 1e6;
         let (low, high) = range(row.samples.iter().map(|sample| sample.cold));
         let mut cells = vec![row.archive.name.to_owned(), figure(size), row.place.to_owned()];
         cells.push(figure(row.median(|sample| sample.cold)));

@@ -1,5 +1,6 @@
 //! What a request costs: the bare backend, HTTP alone, and the server over HTTP and gRPC, at 1 to 64 clients, in turn.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,11 +14,15 @@ use benches::load::{Client, Duty, run};
 use benches::server::{Server, Store};
 use benches::statistics::{Round, median, range};
 use benches::table::{Table, figure};
-use benches::{echo, grpc, machine, payload, server};
+use benches::{cores, echo, grpc, machine, payload, server};
 use tempfile::TempDir;
 
-/// How many clients at once.
-const CLIENTS: [usize; 4] = [1, 4, 16, 64];
+/// How many clients at once, for the models whose own threads want all cores.
+const CLIENTS: [Point; 4] = [Point::of(1), Point::of(4), Point::of(16), Point::of(64)];
+/// The same, and one client on the server's core: without the time that waking another core takes, which on virtual
+/// machines can be more than all the rest, and which happens for some runs and not for others.
+const WITH_ONE_CORE: [Point; 5] =
+    [Point { clients: 1, one_core: true }, Point::of(1), Point::of(4), Point::of(16), Point::of(64)];
 /// The small request's numbers: 16 bytes.
 const SMALL: usize = 4;
 /// The large request's numbers: 602,112 bytes, a picture of 224 × 224 in FP32.
@@ -55,17 +60,48 @@ fn effort(quick: bool) -> (usize, Duty) {
     if quick { (1, duty(50, 250)) } else { (5, duty(250, 1250)) }
 }
 
+/// How many clients there are, and whether they and the server have one core between them.
+#[derive(Clone, Copy)]
+struct Point {
+    clients: usize,
+    one_core: bool,
+}
+
+impl Point {
+    const fn of(clients: usize) -> Self {
+        Point { clients, one_core: false }
+    }
+
+    fn run(self, clients: &mut [Box<dyn Client>], duty: Duty, process: u32) -> Result<Round> {
+        if self.one_core {
+            cores::on_one(process, || run(clients, duty, process))?
+        } else {
+            run(clients, duty, process)
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.clients, if self.one_core { ", one core" } else { "" })
+    }
+}
+
 /// One kind of request, and what was measured so far.
 struct Case {
     name: &'static str,
     bare: Vec<Box<dyn Client>>,
     request: Arc<[u8]>,
     answer_bytes: RangeInclusive<usize>,
-    /// The same over gRPC: message and answer with their prefixes.
-    call: Arc<[u8]>,
-    call_bytes: RangeInclusive<usize>,
-    /// One per entry of [`CLIENTS`].
-    results: Vec<Contenders>,
+    /// The same over gRPC; none where HTTP's request is another form of a case that has one.
+    call: Option<Call>,
+    results: Vec<(Point, Contenders)>,
+}
+
+/// A call over gRPC: its message and the length of its answer's, both with their prefixes.
+struct Call {
+    message: Arc<[u8]>,
+    answer_bytes: RangeInclusive<usize>,
 }
 
 /// Rounds of each contender at one number of clients.
@@ -79,14 +115,17 @@ struct Contenders {
 
 impl Case {
     fn measure(&mut self, panoply: &Server, http: &Server, duty: Duty) -> Result<()> {
-        for (&count, results) in CLIENTS.iter().zip(&mut self.results) {
-            results.bare.push(run(&mut self.bare[..count], duty, std::process::id())?);
+        for (point, results) in &mut self.results {
+            let count = point.clients;
+            results.bare.push(point.run(&mut self.bare[..count], duty, std::process::id())?);
             let mut clients = Remote::clients(count, http.address(), &self.request, None)?;
-            results.http.push(run(&mut clients, duty, http.process())?);
+            results.http.push(point.run(&mut clients, duty, http.process())?);
             let mut clients = Remote::clients(count, panoply.address(), &self.request, Some(&self.answer_bytes))?;
-            results.panoply.push(run(&mut clients, duty, panoply.process())?);
-            let mut clients = Caller::clients(count, panoply.grpc_address()?, &self.call, &self.call_bytes)?;
-            results.grpc.push(run(&mut clients, duty, panoply.process())?);
+            results.panoply.push(point.run(&mut clients, duty, panoply.process())?);
+            if let Some(call) = &self.call {
+                let mut clients = Caller::clients(count, panoply.grpc_address()?, call)?;
+                results.grpc.push(point.run(&mut clients, duty, panoply.process())?);
+            }
         }
         Ok(())
     }
@@ -131,15 +170,10 @@ struct Caller {
 }
 
 impl Caller {
-    fn clients(
-        count: usize,
-        address: SocketAddr,
-        message: &Arc<[u8]>,
-        answer_bytes: &RangeInclusive<usize>,
-    ) -> Result<Vec<Box<dyn Client>>> {
+    fn clients(count: usize, address: SocketAddr, call: &Call) -> Result<Vec<Box<dyn Client>>> {
         let client = |_| -> Result<Box<dyn Client>> {
             let connection = grpc::Connection::open(address, MODEL_INFER)?;
-            Ok(Box::new(Caller { connection, message: message.clone(), answer_bytes: answer_bytes.clone() }))
+            Ok(Box::new(Caller { connection, message: call.message.clone(), answer_bytes: call.answer_bytes.clone() }))
         };
         (0..count).map(client).collect()
     }
@@ -153,58 +187,107 @@ impl Client for Caller {
     }
 }
 
-/// The cases, each with one answer proved right both ways, which also loads its model.
+/// The cases, each with one answer proved right every way, which also loads its model.
 fn cases(panoply: &Server) -> Result<Vec<Case>> {
-    let most = CLIENTS.into_iter().max().unwrap_or(1);
-    let results = || CLIENTS.iter().map(|_| Contenders::default()).collect();
     let mut cases = Vec::new();
-    for (name, count) in [("identity, 16 B", SMALL), ("identity, 600 KB", LARGE)] {
-        let numbers = payload::numbers(count);
-        let request: Arc<[u8]> = payload::identity_http(&numbers).into();
-        let mut connection = Connection::open(panoply.address())?;
-        let answer = connection.exchange(&request)?;
-        let sent = &request[request.len() - count * size_of::<f32>()..];
-        ensure!(answer.status == 200 && answer.body.ends_with(sent), "{name}: {:?}", answer.status);
-        let answer_bytes = exactly(answer.body.len());
-        let call: Arc<[u8]> = payload::identity_grpc(&numbers).into();
-        let answer = grpc::Connection::open(panoply.grpc_address()?, MODEL_INFER)?.answer(&call)?;
-        ensure!(answer.ends_with(sent), "{name}: the answer over gRPC is another");
-        let call_bytes = exactly(answer.len());
-        let bare = Identity::clients(most, count)?;
-        cases.push(Case { name, bare, request, answer_bytes, call, call_bytes, results: results() });
+    for (name, json_name, count) in
+        [("identity, 16 B", "identity, 16 B, JSON", SMALL), ("identity, 600 KB", "identity, 600 KB, JSON", LARGE)]
+    {
+        cases.push(identity(panoply, name, count)?);
+        cases.push(identity_as_json(panoply, json_name, count)?);
     }
-    let mut bare = MiniLm::clients(most)?;
+    let mut bare = MiniLm::clients(most_clients())?;
     let expected = bare[0].embed()?.to_elements::<f32>()?.to_vec();
-    let request: Arc<[u8]> = payload::sentences_http("minilm.tar.gz").into();
-    let answer_bytes = prove_embeddings(panoply.address(), &request, &expected)?;
-    let call: Arc<[u8]> = payload::sentences_grpc("minilm.tar.gz")?.into();
-    let call_bytes = prove_raw_embeddings(panoply.grpc_address()?, &call, &expected)?;
-    let bare = bare.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect();
-    cases.push(Case { name: "MiniLM, 2 sentences", bare, request, answer_bytes, call, call_bytes, results: results() });
+    cases.push(sentences(panoply, bare, &expected)?);
+    cases.push(sentences_as_json(panoply, MiniLm::clients(most_clients())?, &expected)?);
     Ok(cases)
+}
+
+fn most_clients() -> usize {
+    CLIENTS.iter().map(|point| point.clients).max().unwrap_or(1)
+}
+
+fn no_results(points: &[Point]) -> Vec<(Point, Contenders)> {
+    points.iter().map(|&point| (point, Contenders::default())).collect()
+}
+
+/// Binary both ways.
+fn identity(panoply: &Server, name: &'static str, count: usize) -> Result<Case> {
+    let numbers = payload::numbers(count);
+    let request: Arc<[u8]> = payload::identity_http(&numbers).into();
+    let mut connection = Connection::open(panoply.address())?;
+    let answer = connection.exchange(&request)?;
+    let sent = &request[request.len() - count * size_of::<f32>()..];
+    ensure!(answer.status == 200 && answer.body.ends_with(sent), "{name}: {:?}", answer.status);
+    let answer_bytes = exactly(answer.body.len());
+    let message: Arc<[u8]> = payload::identity_grpc(&numbers).into();
+    let answer = grpc::Connection::open(panoply.grpc_address()?, MODEL_INFER)?.answer(&message)?;
+    ensure!(answer.ends_with(sent), "{name}: the answer over gRPC is another");
+    let call = Some(Call { message, answer_bytes: exactly(answer.len()) });
+    let bare = Identity::clients(most_clients(), count)?;
+    Ok(Case { name, bare, request, answer_bytes, call, results: no_results(&WITH_ONE_CORE) })
+}
+
+fn identity_as_json(panoply: &Server, name: &'static str, count: usize) -> Result<Case> {
+    let numbers = payload::numbers(count);
+    let request: Arc<[u8]> = payload::identity_json(&numbers).into();
+    let mut connection = Connection::open(panoply.address())?;
+    let answer = connection.exchange(&request)?;
+    ensure!(answer.status == 200, "{name}: {}", String::from_utf8_lossy(answer.body));
+    let (given, sent) = (payload::data(answer.body)?, numbers.iter().map(|&number| f64::from(number)));
+    ensure!(given.iter().copied().eq(sent), "{name}: the answer is not what was sent");
+    let answer_bytes = exactly(answer.body.len());
+    let bare = Identity::clients(most_clients(), count)?;
+    Ok(Case { name, bare, request, answer_bytes, call: None, results: no_results(&WITH_ONE_CORE) })
+}
+
+/// Binary both ways.
+fn sentences(panoply: &Server, bare: Vec<MiniLm>, expected: &[f32]) -> Result<Case> {
+    let request: Arc<[u8]> = payload::sentences_binary_http("minilm.tar.gz")?.into();
+    let mut connection = Connection::open(panoply.address())?;
+    let answer = connection.exchange(&request)?;
+    ensure!(answer.status == 200, "MiniLM: {}", String::from_utf8_lossy(answer.body));
+    are_close(&raw_numbers(answer.body, expected.len())?, expected)?;
+    let answer_bytes = exactly(answer.body.len());
+    let message: Arc<[u8]> = payload::sentences_grpc("minilm.tar.gz")?.into();
+    let answer = grpc::Connection::open(panoply.grpc_address()?, MODEL_INFER)?.answer(&message)?;
+    are_close(&raw_numbers(&answer, expected.len())?, expected)?;
+    let call = Some(Call { message, answer_bytes: exactly(answer.len()) });
+    Ok(Case {
+        name: "MiniLM, 2 sentences",
+        bare: boxed(bare),
+        request,
+        answer_bytes,
+        call,
+        results: no_results(&CLIENTS),
+    })
+}
+
+fn sentences_as_json(panoply: &Server, bare: Vec<MiniLm>, expected: &[f32]) -> Result<Case> {
+    let request: Arc<[u8]> = payload::sentences_http("minilm.tar.gz").into();
+    let mut connection = Connection::open(panoply.address())?;
+    let answer = connection.exchange(&request)?;
+    ensure!(answer.status == 200, "MiniLM: {}", String::from_utf8_lossy(answer.body));
+    are_close(&payload::data(answer.body)?, expected)?;
+    // Its length may vary a little with the last digits.
+    let bytes = answer.body.len();
+    let (bare, answer_bytes) = (boxed(bare), bytes * 9 / 10..=bytes * 11 / 10);
+    let name = "MiniLM, 2 sentences, JSON";
+    Ok(Case { name, bare, request, answer_bytes, call: None, results: no_results(&CLIENTS) })
+}
+
+fn boxed(clients: Vec<MiniLm>) -> Vec<Box<dyn Client>> {
+    clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect()
+}
+
+/// So many FP32 numbers at an answer's end.
+fn raw_numbers(answer: &[u8], count: usize) -> Result<Vec<f64>> {
+    let raw = answer.len().checked_sub(count * size_of::<f32>()).context("the answer is too short")?;
+    Ok(answer[raw..].as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect())
 }
 
 fn exactly(bytes: usize) -> RangeInclusive<usize> {
     bytes..=bytes
-}
-
-/// Compares the server's embeddings with the bare backends'. The answer's length may vary a little with the last digits.
-fn prove_embeddings(panoply: SocketAddr, request: &[u8], expected: &[f32]) -> Result<RangeInclusive<usize>> {
-    let mut connection = Connection::open(panoply)?;
-    let answer = connection.exchange(request)?;
-    ensure!(answer.status == 200, "MiniLM: {}", String::from_utf8_lossy(answer.body));
-    are_close(&payload::embeddings(answer.body)?, expected)?;
-    let bytes = answer.body.len();
-    Ok(bytes * 9 / 10..=bytes * 11 / 10)
-}
-
-/// The same over gRPC, where they are the answer's last bytes.
-fn prove_raw_embeddings(panoply: SocketAddr, call: &[u8], expected: &[f32]) -> Result<RangeInclusive<usize>> {
-    let answer = grpc::Connection::open(panoply, MODEL_INFER)?.answer(call)?;
-    let raw = answer.len().checked_sub(size_of_val(expected)).context("the answer is too short")?;
-    let numbers = answer[raw..].as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
-    are_close(&numbers.collect::<Vec<_>>(), expected)?;
-    Ok(exactly(answer.len()))
 }
 
 fn are_close(served: &[f64], expected: &[f32]) -> Result<()> {
@@ -230,10 +313,10 @@ fn latencies(cases: &[Case]) -> Table {
         "gRPC p50",
         "(rounds)",
     ]);
-    each(cases, |name, clients, results| {
+    each(cases, |name, point, results| {
         let [bare, http, panoply, grpc] = medians(results);
         let (low, high) = range(results.panoply.iter().map(|round| round.p50));
-        let mut cells = vec![name.to_owned(), clients.to_string()];
+        let mut cells = vec![name.to_owned(), point.to_string()];
         cells.extend([bare.p50, http.p50, panoply.p50].map(figure));
         cells.push(format!("{}–{}", figure(low), figure(high)));
         cells.extend([panoply.p90, panoply.p99].map(figure));
@@ -260,9 +343,9 @@ fn costs(cases: &[Case]) -> Table {
         "added to HTTP alone and bare",
         "gRPC",
     ]);
-    each(cases, |name, clients, results| {
+    each(cases, |name, point, results| {
         let [bare, http, panoply, grpc] = medians(results);
-        let mut cells = vec![name.to_owned(), clients.to_string()];
+        let mut cells = vec![name.to_owned(), point.to_string()];
         cells.extend([bare.per_second, http.per_second, panoply.per_second, grpc.per_second].map(figure));
         // Of the same round each, so that a noisy neighbour weighs on both.
         let ratios = results.panoply.iter().zip(&results.grpc).map(|(http, grpc)| grpc.per_second / http.per_second);
@@ -273,9 +356,9 @@ fn costs(cases: &[Case]) -> Table {
     table
 }
 
-fn each(cases: &[Case], mut row: impl FnMut(&str, usize, &Contenders)) {
+fn each(cases: &[Case], mut row: impl FnMut(&str, Point, &Contenders)) {
     for case in cases {
-        CLIENTS.iter().zip(&case.results).for_each(|(clients, results)| row(case.name, *clients, results));
+        case.results.iter().for_each(|(point, results)| row(case.name, *point, results));
     }
 }
 

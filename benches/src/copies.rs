@@ -15,6 +15,8 @@ use crate::{dense, machine};
 
 /// Layers of 4 MiB each: a model of 40 MiB.
 const LAYERS: usize = 10;
+/// Rows and columns of each layer's weights, which take 4 MiB.
+const WIDTH: usize = 1024;
 /// What a dimension of any size is set to: tokens.
 const TOKENS: i64 = 32;
 
@@ -37,7 +39,7 @@ impl Original {
         let directory: PathBuf = match name {
             "dense" => {
                 let file = scratch.join("model.onnx");
-                fs::write(&file, dense::model(LAYERS)).context("there is no place for a model")?;
+                fs::write(&file, dense::model(LAYERS, WIDTH)).context("there is no place for a model")?;
                 scratch.to_owned()
             }
             "mobilenet" => demo.join("mobilenet/mobilenet/1"),

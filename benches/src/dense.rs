@@ -2,8 +2,6 @@
 
 use prost::Message;
 
-/// Rows and columns of each layer's weights, which take 4 MiB.
-pub const WIDTH: usize = 1024;
 const FLOAT: i32 = 1;
 
 #[derive(Clone, PartialEq, Message)]
@@ -96,8 +94,9 @@ struct Dim {
     name: Option<String>,
 }
 
-/// So many layers of MatMul and Relu over `x`, FP32 `[batch, WIDTH]`, as a model file.
-pub fn model(layers: usize) -> Vec<u8> {
+/// So many layers of MatMul and Relu over `x0`, FP32 `[batch, width]`, as a model file. Each layer's weights take four bytes
+/// times the square of `width`.
+pub fn model(layers: usize, width: usize) -> Vec<u8> {
     let (mut nodes, mut initializers) = (Vec::new(), Vec::new());
     let node = |operator: &str, inputs: Vec<String>, output: String| Node {
         inputs,
@@ -109,26 +108,26 @@ pub fn model(layers: usize) -> Vec<u8> {
         nodes.push(node("MatMul", vec![from, weights.clone()], product.clone()));
         nodes.push(node("Relu", vec![product], format!("x{}", layer + 1)));
         initializers.push(Initializer {
-            dims: vec![WIDTH as i64, WIDTH as i64],
+            dims: vec![width as i64, width as i64],
             data_type: FLOAT,
             name: weights,
             // No two layers alike, or ONNX Runtime keeps one for all.
-            raw_data: (0..WIDTH * WIDTH).flat_map(|at| ((at % (17 + layer)) as f32 / 1e4).to_le_bytes()).collect(),
+            raw_data: (0..width * width).flat_map(|at| ((at % (17 + layer)) as f32 / 1e4).to_le_bytes()).collect(),
         });
     }
     let graph = Graph {
         nodes,
         name: "dense".to_owned(),
         initializers,
-        inputs: vec![port("x0")],
-        outputs: vec![port(&format!("x{layers}"))],
+        inputs: vec![port("x0", width)],
+        outputs: vec![port(&format!("x{layers}"), width)],
     };
     let opset = Opset { domain: String::new(), version: 21 };
     Model { ir_version: 10, graph: Some(graph), opsets: vec![opset] }.encode_to_vec()
 }
 
-fn port(name: &str) -> Port {
-    let dims = vec![Dim { value: None, name: Some("batch".to_owned()) }, Dim { value: Some(WIDTH as i64), name: None }];
+fn port(name: &str, width: usize) -> Port {
+    let dims = vec![Dim { value: None, name: Some("batch".to_owned()) }, Dim { value: Some(width as i64), name: None }];
     let tensor = TensorKind { element: FLOAT, shape: Some(Dims { dims }) };
     Port { name: name.to_owned(), kind: Some(Kind { tensor: Some(tensor) }) }
 }

@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod bare;
 pub mod copies;
+pub mod cores;
 pub mod dense;
 pub mod echo;
 pub mod grpc;

@@ -42,13 +42,26 @@ pub fn identity_request(numbers: Vec<f32>) -> Result<InferRequest> {
 
 /// The same over HTTP, with binary tensors both ways, as `tritonclient` sends it.
 pub fn identity_http(numbers: &[f32]) -> Vec<u8> {
+    identity_http_to("identity.tar.gz", numbers)
+}
+
+/// The same for another archive that takes `INPUT0`.
+pub fn identity_http_to(archive: &str, numbers: &[f32]) -> Vec<u8> {
     let data: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     let head = json!({
         "inputs": [{ "name": "INPUT0", "shape": [numbers.len()], "datatype": "FP32",
                      "parameters": { "binary_data_size": data.len() } }],
         "parameters": { "binary_data_output": true },
     });
-    binary("/v2/models/identity.tar.gz/infer", &head.to_string(), &data)
+    binary(&format!("/v2/models/{archive}/infer"), &head.to_string(), &data)
+}
+
+/// The same over HTTP as JSON, answered in JSON.
+pub fn identity_json(numbers: &[f32]) -> Vec<u8> {
+    let body = json!({
+        "inputs": [{ "name": "INPUT0", "shape": [numbers.len()], "datatype": "FP32", "data": numbers }],
+    });
+    post("/v2/models/identity.tar.gz/infer", &[("content-type", "application/json")], body.to_string().as_bytes())
 }
 
 /// The same over gRPC, raw, as a message behind its prefix.
@@ -75,6 +88,21 @@ pub fn sentences_http(archive: &str) -> Vec<u8> {
     post("/invocations", &headers, body.to_string().as_bytes())
 }
 
+/// The same, answered in binary.
+///
+/// # Errors
+/// Never, as the shape fits.
+pub fn sentences_binary_http(archive: &str) -> Result<Vec<u8>> {
+    let request = sentences_request()?;
+    let text = &request.inputs[0].tensor;
+    let head = json!({
+        "inputs": [{ "name": "TEXT", "datatype": "BYTES", "shape": text.shape().to_vec(),
+                     "parameters": { "binary_data_size": text.data().len() } }],
+        "parameters": { "binary_data_output": true },
+    });
+    Ok(binary(&format!("/v2/models/{archive}/infer"), &head.to_string(), text.data()))
+}
+
 /// The same over gRPC, raw.
 ///
 /// # Errors
@@ -94,6 +122,17 @@ fn raw_grpc(model: &str, (input, datatype): (&str, &str), shape: Vec<i64>, data:
         ..ModelInferRequest::default()
     };
     grpc::framed(&message.encode_to_vec())
+}
+
+/// One row for [`crate::dense::model`] of this width, with binary tensors both ways.
+pub fn row_http(archive: &str, width: usize) -> Vec<u8> {
+    let data = vec![0; width * size_of::<f32>()];
+    let head = json!({
+        "inputs": [{ "name": "x0", "shape": [1, width], "datatype": "FP32",
+                     "parameters": { "binary_data_size": data.len() } }],
+        "parameters": { "binary_data_output": true },
+    });
+    binary(&format!("/v2/models/{archive}/infer"), &head.to_string(), &data)
 }
 
 /// So many rows of so many tokens for MiniLM's encoder, with binary tensors both ways.
@@ -139,12 +178,12 @@ fn binary(path: &str, head: &str, data: &[u8]) -> Vec<u8> {
     post(path, &headers, &[head.as_bytes(), data].concat())
 }
 
-/// The embeddings in an answer's JSON.
+/// The numbers of the first output in an answer's JSON.
 ///
 /// # Errors
 /// When there are none.
-pub fn embeddings(body: &[u8]) -> Result<Vec<f64>> {
+pub fn data(body: &[u8]) -> Result<Vec<f64>> {
     let answer: serde_json::Value = serde_json::from_slice(body).context("the answer is not JSON")?;
     let data = answer["outputs"][0]["data"].as_array().context("the answer has no data")?;
-    data.iter().map(|number| number.as_f64().context("an embedding holds something else than numbers")).collect()
+    data.iter().map(|number| number.as_f64().context("the data holds something else than numbers")).collect()
 }

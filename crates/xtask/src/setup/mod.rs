@@ -45,6 +45,11 @@ pub(crate) fn for_tests() -> Result<()> {
     })
 }
 
+/// Makes `venv-bench/`: a Python with zlib-ng.
+pub(crate) fn zlib_ng() -> Result<()> {
+    prepare(|setup| setup.environment("venv-bench", "bench").map(drop))
+}
+
 fn prepare(steps: impl FnOnce(&Setup) -> Result<()>) -> Result<()> {
     let start = Instant::now();
     let setup = Setup { bench: Workbench::open(workspace::prepared())?, python: Python::find()? };
