@@ -45,7 +45,8 @@ pub struct Shortage {
 ///
 /// `used` is everything that counts against `budget` now: the candidates, and what is being loaded or unloaded.
 /// `candidates` come in the order in which they should leave, and are asked for no further than needed. A device without a
-/// budget has room for nothing. A need of nothing is for what is held beyond the budget, after it shrank, to go.
+/// budget has room for nothing. A need of nothing is for what is held beyond the budget, after it shrank, to go: as much of it
+/// as can.
 pub fn plan_room<K: Clone>(
     budget: &MemoryUsage,
     used: &MemoryUsage,
@@ -69,6 +70,9 @@ pub fn plan_room<K: Clone>(
         if is_nothing(&missing) {
             return RoomPlan::Evict(spare_the_unneeded(budget, used, need, victims));
         }
+    }
+    if is_nothing(need) && !victims.is_empty() {
+        return RoomPlan::Evict(victims.into_iter().map(|victim| victim.key).collect());
     }
     RoomPlan::Blocked(blocked(budget, used, need, &missing, &evictable))
 }
@@ -99,17 +103,20 @@ fn spare_the_unneeded<K: Clone>(
     budget: &MemoryUsage,
     used: &MemoryUsage,
     need: &MemoryUsage,
-    mut victims: Vec<Candidate<K>>,
+    victims: Vec<Candidate<K>>,
 ) -> Vec<K> {
-    for index in (0..victims.len()).rev() {
-        let mut left = used.clone();
-        let others = victims.iter().enumerate().filter(|(other, _)| *other != index);
-        others.for_each(|(_, victim)| left.remove_all(&victim.usage));
-        if is_nothing(&missing(budget, &left, need)) {
-            victims.remove(index);
+    let mut left = used.clone();
+    victims.iter().for_each(|victim| left.remove_all(&victim.usage));
+    let mut needed = Vec::with_capacity(victims.len());
+    for victim in victims.into_iter().rev() {
+        left.add_all(&victim.usage);
+        if !is_nothing(&missing(budget, &left, need)) {
+            left.remove_all(&victim.usage);
+            needed.push(victim.key);
         }
     }
-    victims.into_iter().map(|victim| victim.key).collect()
+    needed.reverse();
+    needed
 }
 
 fn blocked(
@@ -164,7 +171,9 @@ mod tests {
         assert_eq!(plan(10, 1), RoomPlan::Fits);
         assert_eq!(plan(8, 1), RoomPlan::Evict(vec![0]));
         assert_eq!(plan(10, 0), RoomPlan::Evict(vec![0]));
-        assert!(matches!(plan(1, 1), RoomPlan::Blocked(Shortage { held: 2, needed: 0, .. })));
+        assert_eq!(plan(1, 1), RoomPlan::Evict(vec![0, 2]), "what can go goes");
+        let plan = plan_room(&usage(1, 1), &usage(2, 0), &usage(0, 0), candidates[1..2].to_vec());
+        assert!(matches!(plan, RoomPlan::Blocked(Shortage { held: 2, needed: 0, .. })));
     }
 
     #[test]

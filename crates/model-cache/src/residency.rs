@@ -138,10 +138,15 @@ impl Residency {
         self.unloading.keys()
     }
 
-    /// What must happen before `need` fits; changes nothing.
-    pub(crate) fn plan(&mut self, need: &MemoryUsage, now: Instant) -> RoomPlan<ArchiveKey> {
+    /// Whether `need` fits as it is.
+    pub(crate) fn fits(&self, need: &MemoryUsage) -> bool {
+        plan_room::<ArchiveKey>(&self.budget, &self.used, need, []) == RoomPlan::Fits
+    }
+
+    /// What must happen before `need` fits; changes nothing. What is protected stays for who is patient.
+    pub(crate) fn plan(&mut self, need: &MemoryUsage, is_patient: bool, now: Instant) -> RoomPlan<ArchiveKey> {
         let Residency { budget, used, resident, ranking, .. } = self;
-        let in_order = ranking.in_order().filter_map(|key| candidate(key, resident, now));
+        let in_order = ranking.in_order().filter_map(|key| candidate(key, resident, is_patient, now));
         plan_room(budget, used, need, in_order)
     }
 
@@ -178,7 +183,8 @@ impl Residency {
         arrival: Arrival,
         now: Instant,
     ) -> Option<Arc<LoadedArchive>> {
-        let replaced = self.withdraw(&archive.key);
+        // It stays ranked: it is the same archive as far as its use goes.
+        let replaced = self.take_out(&archive.key);
         let bytes = archive.usage.iter().map(|(_, bytes)| bytes).sum();
         let cost = LoadCost { bytes, seconds: arrival.load.as_secs_f64() };
         let protected = match arrival.is_unasked {
@@ -233,8 +239,14 @@ impl Residency {
     }
 
     fn take(&mut self, key: &ArchiveKey, why: Departure) -> Option<Arc<LoadedArchive>> {
-        let resident = self.resident.remove(key)?;
+        let archive = self.take_out(key)?;
         self.ranking.left(key, why);
+        Some(archive)
+    }
+
+    /// Takes an archive out, and leaves the ranking as it is.
+    fn take_out(&mut self, key: &ArchiveKey) -> Option<Arc<LoadedArchive>> {
+        let resident = self.resident.remove(key)?;
         self.changes += 1;
         *self.unloading.entry(key.clone()).or_default() += 1;
         Some(resident.archive)
@@ -252,9 +264,15 @@ impl Residency {
     }
 }
 
-fn candidate(key: ArchiveKey, resident: &HashMap<ArchiveKey, Resident>, now: Instant) -> Option<Candidate<ArchiveKey>> {
+fn candidate(
+    key: ArchiveKey,
+    resident: &HashMap<ArchiveKey, Resident>,
+    is_patient: bool,
+    now: Instant,
+) -> Option<Candidate<ArchiveKey>> {
     let resident = resident.get(&key)?;
-    let pinned = resident.kept || resident.protection.ends(now).is_some() || is_in_use(&resident.archive);
+    let is_protected = is_patient && resident.protection.ends(now).is_some();
+    let pinned = resident.kept || is_protected || is_in_use(&resident.archive);
     Some(Candidate { key, usage: resident.archive.usage_now(), pinned })
 }
 
@@ -291,6 +309,40 @@ mod tests {
         })
     }
 
+    #[test]
+    fn what_is_replaced_keeps_its_standing() {
+        let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false });
+        let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), EvictionPolicy::S3Fifo, Duration::ZERO);
+        let load = |residency: &mut Residency, name| {
+            residency.hold(&MemoryUsage::on(Device::Host, 10));
+            let replaced = residency.insert(archive(name, 10), arrival, now);
+            replaced.iter().for_each(|replaced| residency.unloaded(&replaced.key, &replaced.usage));
+            replaced.is_some()
+        };
+        assert!(!load(&mut residency, 0) && !load(&mut residency, 1));
+        for _ in 0..2 {
+            residency.touch(&key(0), now);
+        }
+        let evicted = residency.begin_unload(&key(1)).expect("nobody pins it");
+        residency.unloaded(&evicted.key, &evicted.usage);
+        // It has passed its trial, and is loaded anew; what comes after it has not.
+        assert!(load(&mut residency, 0) && !load(&mut residency, 2));
+        assert_eq!(residency.plan(&MemoryUsage::on(Device::Host, 90), true, now), RoomPlan::Evict(vec![key(2)]));
+    }
+
+    #[test]
+    fn protection_counts_for_who_is_patient() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut residency = Residency::new(MemoryUsage::on(Device::Host, 10), EvictionPolicy::Lru, second);
+        let usage = MemoryUsage::on(Device::Host, 10);
+        residency.hold(&usage);
+        let arrival = Arrival { kept: false, load: second, is_unasked: false };
+        assert!(residency.insert(archive(0, 10), arrival, now).is_none());
+        assert!(matches!(residency.plan(&usage, true, now), RoomPlan::Blocked(_)));
+        assert_eq!(residency.plan(&usage, false, now), RoomPlan::Evict(vec![key(0)]));
+        assert_eq!(residency.plan(&usage, true, now + second), RoomPlan::Evict(vec![key(0)]));
+    }
+
     /// What can happen to a residency, as a fuzzer sees it.
     #[derive(Clone, Debug)]
     enum Event {
@@ -321,7 +373,7 @@ mod tests {
                 match event {
                     Event::Load { name, bytes } if residency.peek(&key(name)).is_none() => {
                         let need = MemoryUsage::on(Device::Host, bytes);
-                        match residency.plan(&need, now) {
+                        match residency.plan(&need, true, now) {
                             RoomPlan::Fits => {
                                 residency.hold(&need);
                                 prop_assert!(residency.insert(archive(name, bytes), arrival, now).is_none());
@@ -337,7 +389,7 @@ mod tests {
                     Event::Load { .. } => {}
                     Event::Reload { name, bytes } => {
                         let need = MemoryUsage::on(Device::Host, bytes);
-                        if residency.plan(&need, now) == RoomPlan::Fits {
+                        if residency.fits(&need) {
                             residency.hold(&need);
                             let replaced = residency.insert(archive(name, bytes), arrival, now);
                             withdrawn.extend(replaced.iter().map(Arc::as_ptr));

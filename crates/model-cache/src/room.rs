@@ -1,12 +1,13 @@
 //! Makes room in memory: asks the residency for a plan and carries it out, unloading off the threads that carry requests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use inference::{Error, MemoryUsage, Result};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
 use crate::blocking;
@@ -75,9 +76,12 @@ const MAX_OVERTAKES: u32 = 16;
 /// How often a load that waits for room looks for it unasked: a sequence that ends by being idle raises no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What has just been loaded is protected for at most this part of the time that a load waits for room: protection alone
-/// refuses nobody.
+/// What has just been loaded is protected for at most this part of the time that a load waits for room.
 const PROTECTED_PART: u32 = 4;
+
+/// A load heeds protection for this part of the time that it waits. What was loaded by those ahead of it in line is protected
+/// one after the other; that alone must refuse nobody.
+const PATIENT_PART: u32 = 2;
 
 /// How often it is looked whether the working set fits when nothing is loaded.
 const WATCH_INTERVAL: Duration = Duration::from_secs(15);
@@ -91,6 +95,8 @@ pub(crate) struct Room {
     turn: Semaphore,
     /// How many loads have gone ahead of the one whose turn it is, because they fit as it was.
     overtakes: AtomicU32,
+    /// What unloads after the last change of the budget.
+    shrinking: Mutex<Option<AbortHandle>>,
     churn: Churn,
     metrics: CacheMetrics,
     after_unload: fn(),
@@ -108,6 +114,7 @@ impl Room {
             signal: Arc::default(),
             turn: Semaphore::new(1),
             overtakes: AtomicU32::new(0),
+            shrinking: Mutex::default(),
             churn,
             metrics,
             after_unload: config.after_unload,
@@ -171,21 +178,19 @@ impl Room {
         Ok(Reservation { room: self.clone(), usage: need })
     }
 
-    /// Holds `need` for a model that grows, if that takes no eviction.
+    /// Holds `need` for a model that grows, if that takes no eviction and nobody waits for room.
     pub(crate) fn reserve_if_it_fits(self: &Arc<Self>, need: MemoryUsage) -> Option<Reservation> {
-        self.hold_if_it_fits(&need).then(|| Reservation { room: self.clone(), usage: need })
+        // Who has the turn collects what becomes free.
+        let is_calm = self.turn.available_permits() > 0;
+        (is_calm && self.hold_if_it_fits(&need)).then(|| Reservation { room: self.clone(), usage: need })
     }
 
-    /// Holds `need` if that takes no eviction and nobody waits for room.
+    /// [`Room::reserve_if_it_fits`] for a load.
     ///
     /// # Errors
-    /// NoRoom otherwise.
+    /// NoRoom where that gives nothing.
     pub(crate) fn reserve_free(self: &Arc<Self>, key: &ArchiveKey, need: MemoryUsage) -> Result<Reservation> {
-        let is_calm = self.turn.available_permits() > 0;
-        if !(is_calm && self.hold_if_it_fits(&need)) {
-            return Err(nothing_free(key));
-        }
-        Ok(Reservation { room: self.clone(), usage: need })
+        self.reserve_if_it_fits(need).ok_or_else(|| nothing_free(key))
     }
 
     /// What `tell` says of each archive in memory, the one that should leave last first.
@@ -196,7 +201,7 @@ impl Room {
     /// Holds `need` if that takes no eviction.
     fn hold_if_it_fits(&self, need: &MemoryUsage) -> bool {
         let mut residency = self.residency.lock();
-        let fits = residency.plan(need, now()) == RoomPlan::Fits;
+        let fits = residency.fits(need);
         if fits {
             residency.hold(need);
             self.metrics.used(&residency);
@@ -205,7 +210,8 @@ impl Room {
     }
 
     async fn make_room(self: &Arc<Self>, key: &ArchiveKey, need: &MemoryUsage, patience: Duration) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + patience;
+        let begin = tokio::time::Instant::now();
+        let (deadline, patient_until) = (begin + patience, begin + patience / PATIENT_PART);
         let _turn = timeout_at(deadline, self.turn.acquire())
             .await
             .map_err(|_| Error::no_room(format!("no room for {key}: other loads wait for room in memory as well")))?
@@ -214,7 +220,8 @@ impl Room {
         let waiting = self.signal.wait();
         loop {
             let raised = waiting.next();
-            match self.step(need) {
+            let is_patient = tokio::time::Instant::now() < patient_until;
+            match self.step(need, is_patient) {
                 Step::Held => return Ok(()),
                 Step::Evict(victims) => self.unload_all(victims, UnloadReason::Room).await,
                 Step::Refuse(shortage) => return Err(no_room(key, shortage, NEVER_FITS)),
@@ -235,27 +242,17 @@ impl Room {
         self.metrics.budget(residency.budget());
         drop(residency);
         self.signal.raise();
-        let room = self.clone();
-        tokio::spawn(async move { room.keep_to_budget().await });
-    }
-
-    async fn keep_to_budget(self: Arc<Self>) {
-        let waiting = self.signal.wait();
-        loop {
-            let raised = waiting.next();
-            match self.step(&MemoryUsage::default()) {
-                Step::Held | Step::Refuse(_) => return,
-                Step::Evict(victims) => self.unload_all(victims, UnloadReason::Room).await,
-                Step::Wait(_, again) => drop(timeout_at(again.into(), raised).await),
-            }
+        let shrinking = tokio::spawn(keep_to_budget(Arc::downgrade(self))).abort_handle();
+        if let Some(earlier) = self.shrinking.lock().replace(shrinking) {
+            earlier.abort();
         }
     }
 
     /// Plans and does what can be done under the lock, in one go.
-    fn step(&self, need: &MemoryUsage) -> Step {
+    fn step(&self, need: &MemoryUsage, is_patient: bool) -> Step {
         let mut residency = self.residency.lock();
         let now = now();
-        match residency.plan(need, now) {
+        match residency.plan(need, is_patient, now) {
             RoomPlan::Fits => {
                 residency.hold(need);
                 self.metrics.used(&residency);
@@ -276,7 +273,6 @@ impl Room {
     /// Blocks.
     pub(crate) fn evict_for_disk(&self) -> bool {
         let Some(archive) = self.residency.lock().begin_unload_of_files(now()) else { return false };
-        self.churn.evicted(&archive, now());
         let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
         drop(archive);
         (self.after_unload)();
@@ -335,7 +331,8 @@ impl Room {
 
     /// Unloads in a task of its own, so that it is finished and counted even when the caller goes away.
     async fn unload_all(self: &Arc<Self>, archives: Vec<Arc<LoadedArchive>>, reason: UnloadReason) {
-        if reason.is_eviction() {
+        // More memory would not have kept what leaves for another reason.
+        if reason == UnloadReason::Room {
             archives.iter().for_each(|archive| self.churn.evicted(archive, now()));
         }
         let room = self.clone();
@@ -373,6 +370,23 @@ impl Room {
         self.metrics.used(&residency);
         drop(residency);
         self.signal.raise();
+    }
+}
+
+/// Unloads what is held beyond the budget until nothing is, or the room is gone.
+async fn keep_to_budget(room: Weak<Room>) {
+    while let Some(room) = room.upgrade() {
+        let again = match room.step(&MemoryUsage::default(), true) {
+            Step::Held | Step::Refuse(_) => return,
+            Step::Evict(victims) => {
+                room.unload_all(victims, UnloadReason::Room).await;
+                continue;
+            }
+            Step::Wait(_, again) => again,
+        };
+        drop(room);
+        // Not with each pin that is dropped: what stays may be in use for good, beside others that are asked for all the time.
+        tokio::time::sleep_until(again.into()).await;
     }
 }
 

@@ -100,12 +100,14 @@ impl WorkingSet {
     }
 
     /// Whether it is time to say that the working set does not fit: as much came back within the window as is `resident`, or
-    /// loading it took a tenth of the time.
+    /// loading it took a tenth of the time, and more memory would have spared it that.
     pub(crate) fn warning(&mut self, resident: usize, now: Instant) -> Option<Warning> {
         let shortfall = self.shortfall(now);
         let returns = self.returns.len();
         let load: Duration = self.returns.iter().map(|back| back.load).sum();
-        let is_bad = returns >= MIN_RETURNS && (returns >= resident.min(RETURNS) || load >= WINDOW / LOAD_PART);
+        let is_short = shortfall.iter().next().is_some();
+        let is_much = returns >= resident.min(RETURNS) || load >= WINDOW / LOAD_PART;
+        let is_bad = is_short && returns >= MIN_RETURNS && is_much;
         let is_due = self.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARNING_INTERVAL);
         (is_bad && is_due).then(|| {
             self.warned = Some(now);
@@ -183,6 +185,22 @@ mod tests {
         assert_eq!(cache.working_set.warning(10, cache.now), None, "it has just been said");
         cache.now += WINDOW + Duration::from_secs(1);
         assert_eq!(cache.working_set.shortfall(cache.now), on_host(0), "long ago");
+    }
+
+    #[test]
+    fn a_warning_that_would_say_nothing_does_not_put_off_one_that_does() {
+        let mut cache = Cache::new(&[10; 2], 20);
+        // What comes back into memory that holds it was not evicted for want of any.
+        for _ in 0..20 {
+            cache.ask(0);
+            cache.resident.clear();
+            cache.working_set.evicted(key(0), on_host(10), cache.now);
+        }
+        assert!(cache.working_set.returns.len() >= MIN_RETURNS);
+        assert_eq!(cache.working_set.warning(1, cache.now), None);
+        cache.budget = 10;
+        (0..200).for_each(|step| cache.ask(step % 2));
+        assert_eq!(cache.working_set.warning(1, cache.now).expect("now it is short").shortfall, on_host(10));
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Protection against churn, in paused time: what two clients get who each want a model when there is room for one.
+//! Room in memory, in paused time: what clients get who each want a model when there is room for one, what a load that waits
+//! is left, and what becomes of a budget that shrinks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use inference::{Device, MemoryUsage, TargetModel};
+use tokio::runtime::Handle;
 
 use super::world::config;
 use crate::clock::now;
@@ -24,14 +26,26 @@ fn key(name: &str) -> ArchiveKey {
     ArchiveKey::Target(TargetModel::new(name).expect("valid"))
 }
 
+fn bytes(bytes: u64) -> MemoryUsage {
+    MemoryUsage::on(Device::Host, bytes)
+}
+
 fn room_for_one() -> Arc<Room> {
-    let budget = MemoryUsage::on(Device::Host, 10);
+    room_of(10)
+}
+
+fn room_of(budget: u64) -> Arc<Room> {
+    let budget = bytes(budget);
     Room::new(&ModelCacheConfig { budget, room_timeout: MINUTE, ..config(EvictionPolicy::Lru) }, CacheMetrics)
 }
 
 /// Loads an archive, which takes so long once there is room.
 async fn load(room: &Arc<Room>, key: &ArchiveKey, load: Duration) {
-    let usage = MemoryUsage::on(Device::Host, 10);
+    load_as(room, key, Arrival { kept: false, load, is_unasked: false }).await;
+}
+
+async fn load_as(room: &Arc<Room>, key: &ArchiveKey, arrival: Arrival) {
+    let (usage, load) = (bytes(10), arrival.load);
     let reservation = room.reserve(key, usage.clone(), MINUTE).await.expect("there is room in time");
     tokio::time::sleep(load).await;
     let archive = LoadedArchive {
@@ -44,7 +58,7 @@ async fn load(room: &Arc<Room>, key: &ArchiveKey, load: Duration) {
         files: Files::Foreign,
         members: Vec::new(),
     };
-    reservation.commit(archive, Arrival { kept: false, load, is_unasked: false });
+    reservation.commit(archive, arrival);
 }
 
 /// Uses an archive over and over for `duration`, loading it whenever it is not there. How often it did each.
@@ -86,7 +100,62 @@ async fn what_nobody_wants_any_more_does_not_stand_in_the_way() {
     let (room, load_time) = (room_for_one(), Duration::from_secs(8));
     load(&room, &key("a"), load_time).await;
     let idle_since = now();
-    room.reserve(&key("b"), MemoryUsage::on(Device::Host, 10), MINUTE).await.expect("there is room in time");
+    room.reserve(&key("b"), bytes(10), MINUTE).await.expect("there is room in time");
     let waited = now() - idle_since;
     assert!(waited >= Duration::from_secs(1) && waited < Duration::from_millis(1100), "an eighth of eight: {waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn protection_of_what_others_loaded_refuses_nobody_in_line() {
+    super::without_dice();
+    let (room, load_time) = (room_for_one(), Duration::from_secs(12));
+    // Were each protected in turn, the last in line would wait for 3 × (12 + 12) seconds, and has a minute.
+    let names = ["a", "b", "c", "d"];
+    let clients = names.map(|name| tokio::spawn(client(room.clone(), name, load_time, 4 * MINUTE)));
+    for client in clients {
+        let (_, loads) = client.await.expect("none is refused");
+        assert!(loads >= 4, "{loads} loads");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_grows_takes_nothing_that_a_load_waits_for() {
+    super::without_dice();
+    let room = room_of(20);
+    load(&room, &key("a"), Duration::ZERO).await;
+    let in_use = room.pin(&key("a")).expect("loaded");
+    let loading = room.clone();
+    let loading = tokio::spawn(async move { loading.reserve(&key("b"), bytes(15), MINUTE).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(room.reserve_if_it_fits(bytes(5)).is_none(), "ten are free, and somebody waits for fifteen");
+    drop(in_use);
+    let _loading = loading.await.expect("no panic").expect("there is room now");
+    assert!(room.reserve_if_it_fits(bytes(5)).is_some(), "nobody waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_shrank_is_kept_as_far_as_can_be_and_by_one_task() {
+    super::without_dice();
+    let room = room_of(40);
+    load_as(&room, &key("kept"), Arrival { kept: true, load: Duration::ZERO, is_unasked: false }).await;
+    load(&room, &key("idle"), Duration::ZERO).await;
+    load(&room, &key("used"), Duration::ZERO).await;
+    let in_use = room.pin(&key("used")).expect("loaded");
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let used = || room.read(|residency| residency.used(Device::Host));
+    for budget in (0..10).rev() {
+        room.set_budget(bytes(budget));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!((tasks(), used()), (1, 20), "what nobody uses is gone; what is in use stays");
+    }
+    drop(in_use);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((tasks(), used()), (1, 10), "an operator keeps it");
+    room.set_budget(bytes(10));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((tasks(), used()), (0, 10), "nothing is left to do");
+    room.set_budget(bytes(5));
+    drop(room);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(tasks(), 0, "it ends with the room");
 }

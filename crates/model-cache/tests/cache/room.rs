@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inference::{ErrorKind, IndexEntry, InferenceService, ModelControl, ModelState, Parameter};
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::harness::{Harness, mark, model_config, request};
 
@@ -141,6 +142,28 @@ async fn a_disk_cache_smaller_than_memory_makes_the_least_recently_used_leave_bo
     }
     assert_eq!(ready(&harness).await, ["b", "c"]);
     assert_eq!(harness.mark("a").await.expect("fetched again"), 1);
+}
+
+/// On the test's own thread, where its recorder is.
+#[tokio::test]
+async fn room_made_on_disk_is_no_shortage_of_memory() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    // Two fit on disk, as above, and two in memory: of three in turn one is always fetched and loaded again.
+    let harness = Harness::with_disk(25, 40 << 10, |_| {});
+    for turn in 0..3 {
+        for name in ["a", "b", "c"] {
+            if turn == 0 {
+                harness.put(name, &[("estimate", "10"), ("actual", "10")]);
+            }
+            harness.mark(name).await.expect("room is made on disk");
+        }
+    }
+    assert_eq!(harness.loads(), 9);
+    let rendered = recorder.handle().render();
+    let mut shortfalls = rendered.lines().filter(|line| line.starts_with("panoply_memory_shortfall_bytes{"));
+    let shortfall = shortfalls.next().expect("it is published");
+    assert!(shortfall.ends_with("} 0"), "{shortfall}: more memory would spare nothing");
 }
 
 /// A request of sequence 1 to a target model.
