@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use e2e::{Fault, FaultProxy, Http, Launch, S3Store, Server, Store, echo_named, infer, scaling_twice_archive, until};
+use e2e::{
+    Asked, Fault, FaultProxy, Http, Launch, S3Store, Server, Store, echo_named, infer, scaling_twice_archive, until,
+};
 use http::Method;
+use protocol::grpc_service::infer_parameter::ParameterChoice;
 use protocol::grpc_service::{ModelConfigRequest, ModelMetadataRequest};
 use serde_json::{Value, json};
+use test_util::s3::MemoryS3;
 use tokio::task::JoinHandle;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
@@ -208,13 +212,54 @@ async fn a_store_that_is_away_changes_nothing() {
 /// More than a page of a listing costs.
 const MANY: usize = 30;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_archives_are_looked_after_by_listing_the_store() {
-    let store = S3Store::start().await;
+fn put_many(store: &S3Store) -> Vec<String> {
     let names: Vec<String> = (0..MANY).map(|number| format!("{number}.tar.gz")).collect();
     for name in &names {
         store.put(name, &echo_named("echo", "OLD"));
     }
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_that_fail_change_nothing() {
+    let store = S3Store::start().await;
+    let names = put_many(&store);
+    let is_listing = |asked: &Asked| asked.path.trim_end_matches('/') == format!("/{}", MemoryS3::BUCKET);
+    let faults = [
+        Fault::Damage(700),
+        Fault::Error(403, "AccessDenied", None),
+        Fault::Reset(900),
+        Fault::Damage(1500),
+        Fault::Shorten(400),
+    ];
+    let proxy = FaultProxy::start(store.server.endpoint(), move |asked| {
+        is_listing(asked).then(|| faults[asked.earlier % faults.len()])
+    })
+    .await;
+    let server = store.launch_through(proxy.endpoint()).option("--store-check-interval", "100ms").start().await;
+    for name in &names {
+        ask_echo(&server, name, &[1.0]).await.ok();
+    }
+    until("it has listed often enough", async || {
+        (proxy.asked().iter().filter(|asked| is_listing(asked)).count() >= faults.len()).then_some(())
+    })
+    .await;
+    store.put(&names[7], &echo_named("echo", "NEW"));
+    until("the new version serves", async || {
+        (ask_echo(&server, &names[7], &[1.0]).await.ok().output_names() == ["NEW"]).then_some(())
+    })
+    .await;
+    for name in &names {
+        assert_eq!(ask_echo(&server, name, &[1.0]).await.ok().cache(), "memory", "{name}");
+    }
+    assert_eq!(server.metrics().await.sum("panoply_refreshes_total", &[]), 1.0, "the one that was replaced");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_archives_are_looked_after_by_listing_the_store() {
+    let store = S3Store::start().await;
+    let names = put_many(&store);
     let server = launch(&store).start().await;
     for name in &names {
         ask_echo(&server, name, &[1.0]).await.ok();
@@ -273,7 +318,12 @@ async fn grpc_tells_the_version_as_http_does() {
     assert_eq!(told(client.model_config(about).await.expect("told").metadata()), old);
     let mut wrong = floats(TARGET, &[1.0]);
     wrong.inputs[0].datatype = "INT32".to_owned();
-    assert_eq!(told(client.model_infer(wrong).await.expect_err("a wrong type").metadata()), old);
+    assert_eq!(told(client.model_infer(wrong.clone()).await.expect_err("a wrong type").metadata()), old);
+    let mut stream = client.model_stream_infer(futures::stream::iter([wrong])).await.expect("a stream").into_inner();
+    let answer = stream.message().await.expect("no status").expect("an answer");
+    let mut parameters = answer.infer_response.expect("it has one, too").parameters;
+    let said = parameters.remove("x-panoply-version").and_then(|parameter| parameter.parameter_choice);
+    assert_eq!(said, Some(ParameterChoice::StringParam(old)), "{}", answer.error_message);
     let new = put(&store, echo_named("echo", "NEW"));
     until("the new version serves", async || (version(&client).await == new).then_some(())).await;
     server.stop().await;
