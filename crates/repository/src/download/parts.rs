@@ -42,6 +42,8 @@ impl Downloads {
             for range in ranges(download.info.size, self.config.part_size) {
                 let turn = self.parts.take(&download.urgency).await;
                 let (chunks, received) = mpsc::unbounded_channel();
+                // What has been read need not be remembered: an archive may have any number of parts.
+                while tasks.try_join_next().is_some() {}
                 tasks.spawn(self.clone().read(download.clone(), range, chunks));
                 let _ = parts.send(Part { chunks: received, _turn: turn });
             }

@@ -44,6 +44,9 @@ pub(crate) struct DownloadArgs {
     missing_key_ttl: humantime::Duration,
 }
 
+/// A part costs a request, whose head alone is some hundred bytes.
+const SMALLEST_PART: ByteSize = ByteSize::kib(64);
+
 /// What [`DownloadArgs`] come to.
 #[derive(Clone, Debug)]
 pub(crate) struct DownloadSettings {
@@ -77,13 +80,16 @@ impl Check {
             // Parts would keep every connection, and questions about archives would have none.
             self.problem(format!("--store-connections ({connections}) must be more than --download-parts ({parts})"));
         }
-        let part_size = self.positive("--download-part-size", args.download_part_size.as_u64());
+        let part_size = args.download_part_size;
+        if part_size < SMALLEST_PART {
+            self.problem(format!("--download-part-size ({part_size}) must be at least {SMALLEST_PART}"));
+        }
         let bandwidth = args.download_bandwidth.map(|rate| self.positive("--download-bandwidth", rate.as_u64()));
         self.positive("--store-attempts", args.store_attempts.into());
         DownloadSettings {
             config: DownloadConfig {
                 archives: self.count("--download-concurrency", args.download_concurrency),
-                part_size: NonZeroU64::new(part_size).unwrap_or(NonZeroU64::MIN),
+                part_size: NonZeroU64::new(part_size.as_u64()).unwrap_or(NonZeroU64::MIN),
                 parts,
                 bandwidth: bandwidth.and_then(NonZeroU64::new),
             },
@@ -111,6 +117,15 @@ mod tests {
         let s3 = downloads.s3(S3Config::new("bucket", ""));
         assert_eq!((s3.connections.get(), s3.max_attempts), (7, 2));
         assert_eq!([s3.part_timeout, s3.read_timeout], [4, 5].map(Duration::from_secs));
+    }
+
+    #[test]
+    fn parts_are_no_smaller_than_their_requests_are_worth() {
+        for (size, is_valid) in [("0", false), ("1", false), ("65535", false), ("64KiB", true), ("1GiB", true)] {
+            let problems = settings(&["--download-part-size", size]).err().unwrap_or_default();
+            let told = problems.iter().any(|problem| problem.contains("must be at least 64.0 KiB"));
+            assert_eq!((told, problems.is_empty()), (!is_valid, is_valid), "{size}: {problems:?}");
+        }
     }
 
     #[test]
