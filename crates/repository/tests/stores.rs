@@ -11,6 +11,7 @@ use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use inference::{ErrorKind, Result, TargetModel};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use repository::{FolderStore, ModelStore, ObjectInfo, S3Config, S3Credentials, S3Store, was_replaced};
 use setup::{Setup, s3_config, target};
 use test_util::archive::ArchiveBuilder;
@@ -313,6 +314,39 @@ async fn no_more_requests_are_under_way_than_the_settings_allow() {
         answer.expect("there");
     }
     assert!(started.elapsed() >= 3 * round, "six requests, two at a time: {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_never_asked_for_lack_of_connections_is_no_failure_of_the_store() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counting = metrics::set_default_local_recorder(&recorder);
+    let counted = || -> Vec<String> {
+        let scrape = recorder.handle().render();
+        let mut lines: Vec<_> = scrape.lines().filter(|line| line.contains("panoply_store_requests")).collect();
+        lines.sort_unstable();
+        lines.into_iter().map(str::to_owned).collect()
+    };
+    let server = MemoryS3::start().await;
+    server.put("a", vec![0; 8 << 20]);
+    let half_a_second = Duration::from_millis(500);
+    let config = S3Config {
+        connections: 1.try_into().expect("not zero"),
+        connect_timeout: half_a_second,
+        read_timeout: half_a_second,
+        ..s3_config(server.endpoint(), "")
+    };
+    let store = S3Store::connect(config).await;
+    let a = target("a");
+    let info = store.head(&a).await.expect("there");
+    // Nobody reads on: the one connection stays in use.
+    let _body = store.get(&a, &info, 0..info.size).await.expect("headers come at once");
+    let before = counted();
+    assert!(before.iter().any(|line| line.contains("success")), "{before:?}");
+    let (head, get) = tokio::join!(store.head(&a), store.get(&a, &info, 0..1));
+    for error in [head.map(|_| ()).expect_err("no connection"), get.map(|_| ()).expect_err("no connection")] {
+        assert!(error.message().contains("--store-connections"), "{error}");
+    }
+    assert_eq!(counted(), before);
 }
 
 #[tokio::test]

@@ -67,6 +67,8 @@ impl S3Store {
     }
 
     async fn head_once(&self, target: &TargetModel) -> Try<ObjectInfo> {
+        // What is never asked is no request.
+        let _permit = self.bucket.permit(target).await?;
         let result = self.head_object(target).await;
         count_request(Operation::Head, result.as_ref().err().map(|failed| &failed.error));
         result
@@ -74,7 +76,6 @@ impl S3Store {
 
     async fn head_object(&self, target: &TargetModel) -> Try<ObjectInfo> {
         let Bucket { client, place, .. } = &*self.bucket;
-        let _permit = self.bucket.permit(target).await?;
         let output = client
             .head_object()
             .bucket(&place.bucket)

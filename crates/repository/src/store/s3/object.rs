@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use futures::stream::{self, StreamExt};
 use inference::{BoxFuture, Error, TargetModel};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::{Place, describe};
 use super::{Bucket, ObjectInfo, Operation, count_request};
@@ -22,10 +23,9 @@ pub(super) struct S3Object {
 
 impl S3Object {
     // The checksum mode stays off: the checksum is known from HEAD, and verified once, where the bytes are unpacked.
-    async fn open_once(&self, range: Range<u64>) -> Try<TryBytes> {
+    async fn open_once(&self, range: Range<u64>, permit: OwnedSemaphorePermit) -> Try<TryBytes> {
         let Bucket { client, place, .. } = &*self.bucket;
         let is_whole = range == (0..self.info.size);
-        let permit = self.bucket.permit(&self.target).await?;
         let output = client
             .get_object()
             .bucket(&place.bucket)
@@ -84,7 +84,9 @@ impl S3Object {
 impl Ranges for S3Object {
     fn open(&self, range: Range<u64>) -> BoxFuture<'_, Try<TryBytes>> {
         Box::pin(async move {
-            let result = self.open_once(range).await;
+            // What is never asked is no request.
+            let permit = self.bucket.permit(&self.target).await?;
+            let result = self.open_once(range, permit).await;
             count_request(Operation::Get, result.as_ref().err().map(|failed| &failed.error));
             result
         })
@@ -109,8 +111,8 @@ impl Place {
 
     fn ignores_ranges(&self, target: &TargetModel) -> Error {
         let message = format!(
-            "the server of {} ignores ranges of bytes, so that '{target}' cannot be read in parts; set \
-             --download-part-size to more than any archive has",
+            "the server of {} ignores ranges of bytes, so that '{target}' can neither be read in parts (set \
+             --download-part-size to more than any archive has) nor be read on where a download broke off",
             self.location
         );
         Error::unavailable(message).with_model(target.as_str())
