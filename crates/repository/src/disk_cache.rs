@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::archive::UnpackLimits;
 use crate::download::{DownloadConfig, Downloads};
+use crate::request_threads::off_request_threads;
 use folder::Folder;
 use policy::{ArchiveKey, Departure, Ledger};
 use use_order::UseOrder;
@@ -261,14 +262,6 @@ impl DiskCache {
         metrics::gauge!("panoply_disk_cache_bytes").set(used as f64);
         metrics::gauge!("panoply_disk_cache_archives").set(archives as f64);
         metrics::gauge!("panoply_disk_cache_capacity_bytes").set(self.config.capacity as f64);
-    }
-}
-
-/// Does work on files elsewhere when the current thread may carry requests: pins are taken and dropped there, too.
-fn off_request_threads(work: impl FnOnce() + Send + 'static) {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(work)),
-        Err(_) => work(),
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::{Component, Path};
 use bytes::Bytes;
 use inference::{Error, Result};
 use tempfile::TempDir;
-use tokio::runtime::Handle;
+
+use crate::request_threads::off_request_threads;
 
 /// The directory of a model that was sent file by file. When this is dropped it is deleted, on a thread that may block.
 #[derive(Debug)]
@@ -53,10 +54,8 @@ impl GivenFiles {
 impl Drop for GivenFiles {
     fn drop(&mut self) {
         let folder = self.folder.take();
-        // The last owner may hold a lock that requests need, or be on a thread that carries them.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn_blocking(move || drop(folder));
-        }
+        // The last owner may also hold a lock that requests need.
+        off_request_threads(move || drop(folder));
     }
 }
 

@@ -12,6 +12,7 @@ pub mod fuzzing;
 mod given_files;
 mod metric_names;
 pub mod reading;
+mod request_threads;
 mod scan;
 mod store;
 
