@@ -74,8 +74,7 @@ struct Key {
 
 impl Key {
     fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
-        let given = headers.get(&self.header).map_or(&b""[..], |value| value.as_bytes());
-        if bool::from(given.ct_eq(&self.value)) {
+        if headers.get(&self.header).is_some_and(|given| given.as_bytes().ct_eq(&self.value).into()) {
             return Ok(());
         }
         let message = format!("This API is restricted, expecting header '{}'", self.header);
@@ -120,6 +119,9 @@ impl Restrictions {
             let (header, value) = key.split_once('=').ok_or_else(wrong)?;
             let header = format!("{prefix}{}", header.trim()).parse::<HeaderName>().ok();
             let header = header.filter(|_| !key.starts_with('=')).ok_or_else(wrong)?;
+            if value.is_empty() {
+                return Err("a rule's value must not be empty".to_owned());
+            }
             let key = Key { header, value: value.as_bytes().into() };
             for name in apis.split(',').map(str::trim) {
                 let api = NAMES.iter().find(|(known, _)| *known == name).map(|(_, api)| *api).ok_or_else(|| {
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn rules_are_tritons() {
-        let restrictions = parse(&["inference, health:Infer-Key=a=b:c", "trace:t="]).expect("valid");
+        let restrictions = parse(&["inference, health:Infer-Key=a=b:c", "trace:t=u"]).expect("valid");
         let headers =
             |value| HeaderMap::from_iter([(HeaderName::from_static("infer-key"), HeaderValue::from_static(value))]);
         restrictions.check(Some(Api::Inference), &headers("a=b:c")).expect("the right key");
@@ -222,11 +224,14 @@ mod tests {
             (&["inference:key"], "expected a rule like"),
             (&["inference:=x"], "expected a rule like"),
             (&["inference:a b=x"], "expected a rule like"),
+            (&["inference:key="], "a rule's value must not be empty"),
             (&["infer:k=v"], "unknown API 'infer'; expected one of health, metadata, inference"),
             (&["trace:k=v", "health,trace:l=w"], "API 'trace' can not be specified in multiple rules"),
         ] {
             assert!(parse(rules).expect_err("wrong").contains(problem), "{rules:?}");
         }
+        let empty = Key { header: HeaderName::from_static("k"), value: Arc::from(&b""[..]) };
+        empty.check(&HeaderMap::new()).expect_err("what is missing equals nothing");
         let rule = ["logging:k=v".to_owned()];
         let failure = Restrictions::of_grpc(&rule).expect("valid").check(Some(Api::Logging), &HeaderMap::new());
         assert!(failure.expect_err("no key").message().ends_with("'triton-grpc-protocol-k'"));
