@@ -76,7 +76,8 @@ fn answers(
         closing.then(|| Err(failure::refuse(&ModelKey::default(), Error::unavailable("the server is shutting down"))))
     });
     let (running, order, free) = (SelectAll::new(), Order::new(), VecDeque::new());
-    Answers { call, requests, running, order, free, next: 0, sequences: Sequences::default() }.chain(farewell)
+    Answers { call, requests, running, under_way: 0, order, free, next: 0, sequences: Sequences::default() }
+        .chain(farewell)
 }
 
 /// What goes to the socket; the first status is the end.
@@ -125,6 +126,8 @@ struct Answers {
     call: Arc<Call>,
     requests: Pin<Box<dyn FusedStream<Item = Arrival> + Send>>,
     running: SelectAll<BoxStream<'static, (Ticket, Event)>>,
+    /// How many of them have not ended; one that has stays in `running` until it is polled once more.
+    under_way: usize,
     order: Order<Message>,
     /// What may leave.
     free: VecDeque<Message>,
@@ -135,7 +138,7 @@ struct Answers {
 impl Answers {
     /// Whether another request may begin. The first in line is always under way, so that this changes with it.
     fn has_room(&self) -> bool {
-        self.running.len() < CONCURRENCY && self.order.len() < CONCURRENCY
+        self.under_way < CONCURRENCY && self.order.len() < CONCURRENCY
     }
 
     fn begin(&mut self, request: Arrival) {
@@ -144,6 +147,7 @@ impl Answers {
         let turn = request.as_ref().map(|(message, _)| self.sequences.turn(message)).unwrap_or_default();
         let events = events(self.call.clone(), request, turn).chain(stream::once(async { Event::End }));
         self.order.admit(ticket);
+        self.under_way += 1;
         self.running.push(events.map(move |event| (ticket, event)).boxed());
     }
 }
@@ -169,7 +173,10 @@ impl Stream for Answers {
             let free = match event {
                 Event::Decoupled => self.order.release(ticket),
                 Event::Answer(message) => self.order.answer(ticket, message),
-                Event::End => self.order.end(ticket),
+                Event::End => {
+                    self.under_way -= 1;
+                    self.order.end(ticket)
+                }
             };
             self.free.extend(free);
         }

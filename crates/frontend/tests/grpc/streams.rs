@@ -73,6 +73,23 @@ async fn answers_behind_a_slow_one_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_place_that_one_leaves_goes_to_the_next_though_nothing_else_happens() {
+    let mut server = start().await;
+    let requests = stream::iter((0..40).map(|id| numbered("slow", id))).chain(stream::pending());
+    let mut answers = server.client.model_stream_infer(requests).await.expect("a stream").into_inner();
+    server.fake.wait_for_requests(32).await;
+    for ended in 0..8 {
+        server.fake.gate.add_permits(1);
+        assert_eq!(id(&answers.message().await.expect("no status").expect("open")), ended.to_string());
+        server.fake.wait_for_requests(33 + ended).await;
+    }
+    server.fake.gate.add_permits(32);
+    for ended in 8..40 {
+        assert_eq!(id(&answers.message().await.expect("no status").expect("open")), ended.to_string());
+    }
+}
+
+#[tokio::test]
 async fn requests_that_wait_for_their_turn_in_a_sequence_are_counted() {
     let mut server = start_with(Admission::new(10, 100_000), FrontendConfig::default(), ServeConfig::default()).await;
     let large = |model: &str| request(model, &[1.0; 10_000]);
