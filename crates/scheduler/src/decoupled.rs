@@ -12,7 +12,7 @@ use crate::executor::{PermitSlot, overdue};
 use crate::metric::Served;
 use crate::model::{Line, ScheduledModel, name_model};
 use crate::queue::Turn;
-use crate::refusal::{shutting_down, unfinished};
+use crate::refusal::{lost, unfinished};
 use crate::responses::{Bounds, Next, Responses, channel};
 use crate::spans;
 use crate::tally::ResponseCount;
@@ -176,7 +176,7 @@ impl Running {
         };
         match ended {
             Ok(Ok(Err(panicked))) => panicked,
-            Ok(Err(error)) => shutting_down(error),
+            Ok(Err(gone)) => lost(gone),
             _ => unfinished(),
         }
     }

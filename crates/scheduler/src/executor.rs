@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::limits::{Grant, Limits, ModelLimits, ResourceLimit};
-use crate::refusal::shutting_down;
+use crate::refusal::lost;
 
 /// The right to run something, one of as many as there are places in the [`Executor`]; dropping it gives it back.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Executor {
 /// Past `deadline` nobody waits for it any more, and its permit is given back: work that hangs takes no turn of others.
 ///
 /// # Errors
-/// [`Overdue`]; Unavailable when the runtime shuts down before the work begins.
+/// [`Overdue`]; Unavailable when the runtime shuts down before the work begins; Internal when the work panics.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     permit: ExecutionPermit,
     deadline: Option<Instant>,
@@ -125,7 +125,7 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
             }
         },
     };
-    ended.map(Ok).map_err(shutting_down)
+    ended.map(Ok).map_err(lost)
 }
 
 /// A permit that may be given back before its work is done.
@@ -202,4 +202,22 @@ pub(crate) fn overdue(model: &str) -> Error {
          request's own timeout"
     ))
     .from_model()
+}
+
+#[cfg(test)]
+mod tests {
+    use inference::ErrorKind;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_is_no_shutdown_and_gives_its_place_back() {
+        let executor = Executor::new(NonZeroUsize::MIN);
+        let permit = executor.permit(0).await;
+        // As a panic, without the noise of one.
+        let ended = run_blocking(permit, None, || std::panic::resume_unwind(Box::new("at work"))).await;
+        let error = ended.map(|ended: Result<(), Overdue>| ended.is_ok()).expect_err("it panicked");
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error:?}");
+        executor.try_permit(0).expect("it is free again");
+    }
 }

@@ -1,5 +1,6 @@
 //! Where requests of one model wait for an instance and for their turn in the process.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -65,7 +66,10 @@ impl Queue {
         let waiting = tokio::spawn(async move { run(turn.await?).await });
         let ended = AbortOnDropHandle::new(waiting).await;
         drop(place);
-        ended.unwrap_or_else(|gone| Err(shutting_down(gone)))
+        ended.unwrap_or_else(|gone| match gone.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(gone) => Err(shutting_down(gone)),
+        })
     }
 
     async fn wait(self: Arc<Self>, instance: Option<Lease>, deadline: Option<Instant>, place: Place) -> Result<Turn> {
@@ -121,5 +125,47 @@ impl Drop for Place {
             queue.waiting.fetch_sub(1, Ordering::Relaxed);
             queue.pending.decrement(1.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use inference::{Batch, InferResponse, ModelInstance};
+
+    use super::*;
+
+    struct Idle;
+
+    impl ModelInstance for Idle {
+        fn execute(&mut self, _: Batch) -> Vec<Result<InferResponse>> {
+            unreachable!("nobody runs it")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_after_waiting_is_a_panic_and_no_shutdown() {
+        let queue = Arc::new(Queue {
+            instances: InstancePool::new("m".into(), vec![Box::new(Idle)]),
+            executor: Executor::new(NonZeroUsize::MIN),
+            max_size: 1,
+            waiting: AtomicUsize::new(0),
+            pending: Gauge::noop(),
+        });
+        let lent = queue.instances.try_lease().expect("alive").expect("free");
+        let waiting = queue.clone();
+        let request = tokio::spawn(async move {
+            // As a panic, without the noise of one.
+            waiting.in_turn::<(), _>(None, |_turn| async { resume_unwind(Box::new("in its turn")) }).await
+        });
+        while queue.waiting.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(lent);
+        let ended = request.await.expect_err("it panicked");
+        assert_eq!(ended.into_panic().downcast_ref(), Some(&"in its turn"));
+        assert_eq!(queue.waiting.load(Ordering::Relaxed), 0);
+        assert!(queue.instances.has_free(), "what it had is given back");
     }
 }

@@ -1,6 +1,7 @@
 //! What a request is told that waits for too long, finds no room, or is not run to its end; pure.
 
 use inference::Error;
+use tokio::task::JoinError;
 
 use crate::batcher::Full;
 
@@ -27,6 +28,14 @@ pub(crate) fn queue_full(model: &str, full: Full) -> Error {
 /// The runtime ended before the request ran; `source` is how whoever waited learned of it.
 pub(crate) fn shutting_down(source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::unavailable("the server is shutting down, the request was not run; send it again").with_source(source)
+}
+
+/// What ran the request came to no end: it panicked, or the runtime ended before.
+pub(crate) fn lost(gone: JoinError) -> Error {
+    match gone.is_panic() {
+        true => Error::internal("the server failed while it ran the request").with_source(gone),
+        false => shutting_down(gone),
+    }
 }
 
 /// A decoupled model let go of a request without saying how it ended.
