@@ -91,13 +91,25 @@ impl Launch {
     }
 
     /// With a file system of this size (as `mount` has it) for the disk cache, a new one at each start, which only the server
-    /// sees; `None` where this process may not make one.
+    /// sees; `None`, and why on standard error, where this process may not make one.
+    ///
+    /// # Panics
+    /// When root cannot make one for another reason than that even root may not, as in most containers.
     #[must_use]
     pub fn with_disk_of(mut self, size: &str) -> Option<Self> {
         self.disk = Some(size.to_owned());
         let mut mount = self.in_own_namespace(OsStr::new("true"));
-        let mounted = mount.stderr(Stdio::null()).status();
-        mounted.is_ok_and(|status| status.success()).then_some(self)
+        let (succeeded, why) = match mount.env("LC_ALL", "C").output() {
+            Ok(output) => (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => (false, format!("unshare(1): {error}")),
+        };
+        if succeeded {
+            return Some(self);
+        }
+        let is_forbidden = ["not permitted", "permission denied"].iter().any(|text| why.to_lowercase().contains(text));
+        assert!(is_forbidden || !rustix::process::geteuid().is_root(), "a file system cannot be mounted: {why}");
+        eprintln!("SKIPPED, nothing is shown here: a file system cannot be mounted, which takes root: {why}");
+        None
     }
 
     /// A program that sees a file system of its own where the disk cache is.

@@ -29,10 +29,7 @@ impl Scene {
             store.put(name, &archive(name, 1 << 20));
         }
         store.put("large", &archive("large", 6 << 20));
-        let Some(launch) = store.launch().with_disk_of(DISK) else {
-            eprintln!("skipped: a file system cannot be mounted here, which takes root and unshare(1)");
-            return None;
-        };
+        let launch = store.launch().with_disk_of(DISK)?;
         let (server, cache) = (launch.start().await, launch.disk_cache());
         Some(Scene { _store: store, server, cache })
     }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use e2e::{Config, Dice, Http, Launch, S3Store, Server, Store, effort, fp32, infer, padding};
+use e2e::{Config, Http, Launch, S3Store, Server, Store, effort, fp32, infer, padding};
 use test_util::archive::ArchiveBuilder;
+use test_util::dice::Dice;
 
 use crate::ask_echo;
 

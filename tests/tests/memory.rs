@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use e2e::{Dice, FolderStore, Server, Store, effort, infer, scaling_archive, until};
+use e2e::{FolderStore, Server, Store, effort, infer, scaling_archive, until};
 use futures::future::join_all;
 use serde_json::{Value, json};
+use test_util::dice::Dice;
 
 const MIB: u64 = 1 << 20;
 /// How much more memory may be held after hundreds of loads than after the first: the allocator's own disorder, which goes up

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use e2e::{
-    Config, Dice, FolderStore, Gate, Http, S3Store, Server, Store, Zipf, adding_archive, effort, fp32, infer, padding,
-};
+use e2e::{Config, FolderStore, Gate, Http, S3Store, Server, Store, adding_archive, effort, fp32, infer, padding};
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_util::archive::ArchiveBuilder;
+use test_util::dice::{Dice, Zipf};
 
 use crate::ask_echo;
 
@@ -55,7 +54,7 @@ async fn ask(http: &Http, url: &str, number: usize, value: u32) {
 /// Clients that ask for models by Zipf's law; which ones were asked for.
 async fn ask_by_zipf(server: &Server, models: usize, requests: usize) -> usize {
     let asked = Arc::new(AtomicUsize::new(0));
-    let zipf = Arc::new(Zipf::new(models));
+    let zipf = Arc::new(Zipf::new(models, 1.0));
     let clients = (0..CLIENTS).map(|client| {
         let (url, asked, zipf) = (server.url("/invocations"), asked.clone(), zipf.clone());
         tokio::spawn(async move {

@@ -19,8 +19,6 @@ pub struct Outcome {
     pub hits: usize,
     /// Seconds that went into loading.
     pub load_seconds: f64,
-    /// Bytes that were loaded.
-    pub loaded_bytes: f64,
 }
 
 impl Outcome {
@@ -52,7 +50,6 @@ pub fn replay(trace: &Trace, policy: EvictionPolicy, budget: u64, warm_up: usize
             outcome.requests += 1;
             outcome.hits += usize::from(is_hit);
             outcome.load_seconds += if is_hit { 0.0 } else { archive.load_seconds };
-            outcome.loaded_bytes += if is_hit { 0.0 } else { archive.bytes as f64 };
         }
     }
     outcome

@@ -48,37 +48,20 @@ fn compute(trace: &Trace, began: Instant, ended: Instant, served: &Served) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
-    use inference::{ComputeTiming, EndedSpan, Error, SpanRecorder, TraceContext};
-    use parking_lot::Mutex;
+    use inference::{ComputeTiming, EndedSpan, Error, TraceContext};
+    use test_util::KeptSpans;
 
     use super::*;
 
-    #[derive(Default)]
-    struct Kept {
-        ids: AtomicU64,
-        spans: Mutex<Vec<EndedSpan>>,
-    }
-
-    impl SpanRecorder for Kept {
-        fn new_id(&self) -> u64 {
-            1 + self.ids.fetch_add(1, Ordering::Relaxed)
-        }
-
-        fn record(&self, span: EndedSpan) {
-            self.spans.lock().push(span);
-        }
-    }
-
     /// The spans of a model that ended so, by name: their parents' names and their lengths.
     fn spans_of(served: Result<(InferResponse, Served)>, ago: Duration) -> Vec<(String, String, Duration)> {
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(KeptSpans::default());
         let arrived = Instant::now().checked_sub(ago).expect("the machine runs for longer");
         let span = Trace::begin_request(kept.clone(), TraceContext::default(), "m", arrived);
         end(span, arrived, &served);
-        let spans = kept.spans.lock();
+        let spans = kept.take();
         let name = |id: u64| spans.iter().find(|span| span.id == id).map_or("", |span| &span.name).to_owned();
         let length = |span: &EndedSpan| span.end.duration_since(span.start).expect("in order");
         let told = spans.iter().map(|span| (span.name.to_string(), name(span.context.parent), length(span)));

@@ -1,40 +1,22 @@
 //! Spans of the front end itself, on every port and for every kind of answer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use frontend::{Admission, FrontendConfig, ServeConfig, TraceLevel, TraceSettings, Tracing};
-use inference::{EndedSpan, Parameter, SpanRecorder};
+use inference::{EndedSpan, Parameter};
+use test_util::KeptSpans;
 
 use super::fake::{request, start_tracing, until};
 
-#[derive(Default)]
-struct Kept {
-    ids: AtomicU64,
-    spans: Mutex<Vec<EndedSpan>>,
-}
-
-impl SpanRecorder for Kept {
-    fn new_id(&self) -> u64 {
-        1 + self.ids.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn record(&self, span: EndedSpan) {
-        self.spans.lock().expect("not poisoned").push(span);
-    }
-}
-
-impl Kept {
-    /// The spans of one request, which has ended or is about to.
-    async fn take(&self) -> Vec<EndedSpan> {
-        until(|| self.spans.lock().expect("not poisoned").iter().any(|span| span.is_root)).await;
-        std::mem::take(&mut *self.spans.lock().expect("not poisoned"))
-    }
+/// The spans of one request, which has ended or is about to.
+async fn take(kept: &KeptSpans) -> Vec<EndedSpan> {
+    until(|| kept.has_root()).await;
+    kept.take()
 }
 
 #[tokio::test]
 async fn every_answer_has_its_spans() {
-    let kept = Arc::new(Kept::default());
+    let kept = Arc::new(KeptSpans::default());
     let level = TraceLevel { timestamps: true, tensors: true };
     let tracing = Tracing::new(kept.clone(), TraceSettings { level, rate: 1, count: None }, Vec::new());
     let server = start_tracing(tracing, Admission::default(), FrontendConfig::default(), ServeConfig::default()).await;
@@ -57,7 +39,7 @@ async fn every_answer_has_its_spans() {
     for (path, headers, body, tier) in cases {
         let reply = server.post(&path, headers, body).await;
         assert_eq!((reply.status, reply.header("x-panoply-cache")), (200, tier), "{path}: {}", reply.text());
-        let spans = kept.take().await;
+        let spans = take(&kept).await;
         let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
         let mut expected = vec!["admission", "response", "InferRequest"];
         if tier == "store" {
@@ -76,7 +58,7 @@ async fn every_answer_has_its_spans() {
 
 #[tokio::test]
 async fn all_of_a_streams_answers_are_one_response() {
-    let kept = Arc::new(Kept::default());
+    let kept = Arc::new(KeptSpans::default());
     let level = TraceLevel { timestamps: true, tensors: false };
     let tracing = Tracing::new(kept.clone(), TraceSettings { level, rate: 1, count: None }, Vec::new());
     let server = start_tracing(tracing, Admission::default(), FrontendConfig::default(), ServeConfig::default()).await;
@@ -87,7 +69,7 @@ async fn all_of_a_streams_answers_are_one_response() {
     ];
     for (path, headers, body) in cases {
         assert_eq!(server.post(path, headers, body).await.status, 200, "{path}");
-        let spans = kept.take().await;
+        let spans = take(&kept).await;
         let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
         assert_eq!(names, ["admission", "response", "InferRequest"], "{path}");
     }

@@ -9,12 +9,12 @@ use repository::{Repository, read_archive};
 use super::fate;
 
 /// What the models of one archive take: a number of its own, so that sizes differ.
-pub(super) fn bytes(index: u64) -> u64 {
-    5 + index * 7 % 25
+pub(super) fn bytes(index: usize) -> u64 {
+    5 + index as u64 * 7 % 25
 }
 
 /// The repository of one archive, as its files would be read.
-pub(super) fn repository(index: u64) -> Repository {
+pub(super) fn repository(index: usize) -> Repository {
     let folder = tempfile::tempdir().expect("temporary");
     let config = format!(
         "backend: \"dice\"\ninput [{{ name: \"x\" data_type: TYPE_UINT8 dims: [1] }}]\n\

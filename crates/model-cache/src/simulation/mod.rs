@@ -6,18 +6,18 @@
 
 mod backend;
 mod churn;
-mod dice;
 mod events;
 mod world;
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-use self::dice::Dice;
+use test_util::dice::Dice;
+
 use self::events::Events;
 use self::world::World;
 
-/// Steps of a run of the suite. `PANOPLY_SIMULATION_STEPS` sets another number: a million take some minutes in a debug build.
+/// Steps of a run of the suite. `PANOPLY_SIMULATION_STEPS` sets another number: a million take a minute or two in a debug build.
 const STEPS: u64 = 100_000;
 
 /// How work turns out.
@@ -53,7 +53,7 @@ fn without_dice() {
 }
 
 /// Rolls this thread's dice.
-fn fate(below: u64) -> u64 {
+fn fate(below: usize) -> usize {
     FATE.with_borrow_mut(|fate| match fate {
         Some(Fate::AsTheDiceSay(dice)) => dice.below(below),
         _ => 0,

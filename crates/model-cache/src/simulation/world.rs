@@ -9,11 +9,11 @@ use inference::{CacheOutcome, CacheTier, Device, MemoryUsage, Result, TargetMode
 use parking_lot::Mutex;
 use repository::{Priority, Repository};
 use scheduler::{MetricOptions, ModelLabels, SchedulerConfig, StreamConfig};
+use test_util::dice::Dice;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::backend::{DiceBackend, repository};
-use super::dice::Dice;
 use super::events::{End, Events};
 use crate::archive_load::{ArchiveLoads, Source};
 use crate::backends::Backends;
@@ -28,7 +28,7 @@ use crate::policy::EvictionPolicy;
 use crate::room::{Room, UnloadReason};
 use crate::route::ArchiveKey;
 
-const ARCHIVES: u64 = 24;
+const ARCHIVES: usize = 24;
 const DEVICES: [Device; 2] = [Device::Host, Device::Gpu(0)];
 pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nobody waits longer for a load.
@@ -108,7 +108,7 @@ impl World {
     /// A client asks for an archive, and uses it for a while.
     fn ask(&mut self) {
         // The lower, the more popular.
-        let archive = self.dice.below(ARCHIVES).min(self.dice.below(ARCHIVES)) as usize;
+        let archive = self.dice.below(ARCHIVES).min(self.dice.below(ARCHIVES));
         let hold = if self.dice.below(50) == 0 { self.dice.millis(1000, 8000) } else { self.dice.millis(0, 200) };
         let deadline = (self.dice.below(20) == 0).then(|| now() + self.dice.millis(10, 1000));
         self.shared.events.lock().requests += 1;
@@ -119,7 +119,7 @@ impl World {
     /// A client goes away, if it is still there.
     fn go_away(&mut self) {
         if let Some(last) = self.clients.len().checked_sub(1) {
-            let recent = last - self.dice.below(16).min(last as u64) as usize;
+            let recent = last - self.dice.below(16).min(last);
             self.clients.swap_remove(recent).abort();
         }
         if self.clients.len() > 4096 {
@@ -129,7 +129,7 @@ impl World {
 
     /// An operator has an archive unloaded.
     fn remove(&mut self) {
-        let archive = &self.shared.archives[self.dice.below(ARCHIVES) as usize];
+        let archive = &self.shared.archives[self.dice.below(ARCHIVES)];
         archive.removals.fetch_add(1, Ordering::Relaxed);
         let removed = self.shared.room.begin_remove(&archive.key(), UnloadReason::Request);
         self.shared.events.lock().removals += u64::from(removed);
@@ -137,7 +137,7 @@ impl World {
 
     /// A model crashes while somebody uses it.
     fn crash(&mut self) {
-        let archive = &self.shared.archives[self.dice.below(ARCHIVES) as usize];
+        let archive = &self.shared.archives[self.dice.below(ARCHIVES)];
         if let Some(pin) = self.shared.room.pin(&archive.key()) {
             archive.removals.fetch_add(1, Ordering::Relaxed);
             self.shared.room.discard(&pin, UnloadReason::Crash);

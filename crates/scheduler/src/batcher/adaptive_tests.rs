@@ -1,6 +1,7 @@
 //! The learned delay against fixed ones, in a simulation of one instance under made-up time, and what it must never do.
 
 use proptest::prelude::*;
+use test_util::dice::Dice;
 
 use super::pace::Gathered;
 use super::*;
@@ -29,19 +30,6 @@ struct Outcome {
     throughput: f64,
 }
 
-/// A small generator of pseudo-random numbers (xorshift), so that every run is the same.
-struct Dice(u64);
-
-impl Dice {
-    fn exponential(&mut self, mean: f64) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        let uniform = ((self.0 >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        -mean * uniform.ln()
-    }
-}
-
 struct Simulation {
     start: Instant,
     batcher: Batcher<usize>,
@@ -65,7 +53,7 @@ impl Simulation {
             adaptive,
             in_order: false,
         };
-        let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+        let mut dice = Dice::new(1);
         let arrivals = (0..load.clients).map(|_| dice.exponential(load.think)).collect();
         let simulation = Simulation {
             start: Instant::now(),

@@ -1,23 +1,18 @@
 //! A model whose runs go on until they are interrupted, where a request says so, and requests to it.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use inference::{
-    Batch, CancelCause, DataType, Device, Error, InferRequest, InferResponse, InputSpec, Interrupt, LoadedModel,
-    MemoryUsage, ModelInfo, ModelInstance, ModelSpec, NamedTensor, OutputSpec, Result, Shape, Tensor,
+    Batch, CancelCause, DataType, Error, InferRequest, InferResponse, Interrupt, LoadedModel, ModelInstance, ModelSpec,
+    NamedTensor, Result,
 };
 use parking_lot::{Condvar, Mutex};
-use scheduler::{Executor, ModelMetrics, ScheduledModel, SchedulerConfig};
+use scheduler::{ScheduledModel, SchedulerConfig};
 
-pub(crate) const CONFIG: SchedulerConfig = SchedulerConfig {
-    max_queue_size: 100,
-    infer_timeout: Duration::from_secs(60),
-    adaptive_batching: false,
-    stream: scheduler::StreamConfig::DEFAULT,
-};
+pub(crate) use crate::setup::{CONFIG, info, request, y};
+use crate::setup::{input, numbers, output, scheduled};
 
 /// A run whose batch holds this ends only when it is interrupted.
 pub(crate) const ENDLESS: i32 = 1_000_000;
@@ -92,7 +87,7 @@ impl ModelInstance for Fake {
 
 impl Fake {
     fn run(&self, request: &InferRequest, batch: &Batch) -> Result<InferResponse> {
-        let values = values(request);
+        let values = numbers(request, "x");
         let fails = values.contains(&BAD) && values.len() > 1;
         let index = {
             let mut runs = self.stage.runs.lock();
@@ -122,16 +117,8 @@ impl Fake {
 
 /// `x` INT32 [1] in, `y` INT32 [1] out; batches up to 4.
 pub(crate) fn spec() -> ModelSpec {
-    let dims = || Shape::from([1]);
-    let x = InputSpec { name: "x".into(), datatype: DataType::Int32, dims: dims(), reshape: None, optional: false };
-    let y =
-        OutputSpec { name: "y".into(), datatype: DataType::Int32, dims: dims(), reshape: None, label_filename: None };
-    ModelSpec { max_batch_size: 4, inputs: vec![x], outputs: vec![y], ..ModelSpec::new("m", "fake") }
-}
-
-pub(crate) fn info(spec: ModelSpec) -> Arc<ModelInfo> {
-    let (config, labels) = Default::default();
-    Arc::new(ModelInfo { spec: Arc::new(spec), version: 1, versions: vec![1], config, labels })
+    let (inputs, outputs) = (vec![input("x", 1, false)], vec![output("y", DataType::Int32, 1)]);
+    ModelSpec { max_batch_size: 4, inputs, outputs, ..ModelSpec::new("m", "fake") }
 }
 
 pub(crate) fn model(spec: ModelSpec, config: SchedulerConfig, count: usize) -> (Arc<ScheduledModel>, Arc<Stage>) {
@@ -146,32 +133,18 @@ pub(crate) fn telling(
     told: impl Fn(&Run) + Send + Sync + 'static,
 ) -> (Arc<ScheduledModel>, Arc<Stage>) {
     let (loaded, stage) = loaded(count, told);
-    let executor = Executor::new(NonZeroUsize::new(4).expect("positive"));
-    (ScheduledModel::new(info(spec), loaded, executor, config, ModelMetrics::new("m", 1)), stage)
+    (scheduled(spec, config, loaded), stage)
 }
 
 /// So many instances; `told` is as for [`telling`].
 pub(crate) fn loaded(count: usize, told: impl Fn(&Run) + Send + Sync + 'static) -> (LoadedModel, Arc<Stage>) {
     let (stage, told) = (Arc::new(Stage::default()), Arc::new(told));
-    let instance = |_| Box::new(Fake { stage: stage.clone(), told: told.clone() }) as Box<dyn ModelInstance>;
-    (LoadedModel { instances: (0..count).map(instance).collect(), memory: MemoryUsage::on(Device::Host, 1) }, stage)
-}
-
-pub(crate) fn request(rows: &[i32]) -> InferRequest {
-    let x = Tensor::from_vec(Shape::from([rows.len() as i64, 1]), rows.to_vec()).expect("fits");
-    InferRequest { inputs: vec![NamedTensor::new("x", x)], ..InferRequest::default() }
-}
-
-fn values(request: &InferRequest) -> Vec<i32> {
-    request.input("x").expect("checked").to_elements::<i32>().expect("INT32").into_owned()
+    let loaded = crate::setup::loaded(count, |_| Fake { stage: stage.clone(), told: told.clone() });
+    (loaded, stage)
 }
 
 fn echo(request: &InferRequest) -> InferResponse {
     InferResponse::new(vec![NamedTensor::new("y", request.input("x").expect("checked").clone())])
-}
-
-pub(crate) fn y(response: &InferResponse) -> Vec<i32> {
-    response.output("y").expect("returned").to_elements::<i32>().expect("INT32").into_owned()
 }
 
 /// What comes of `future` within seconds of real time: a paused clock stands still while a model runs.

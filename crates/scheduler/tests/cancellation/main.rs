@@ -2,6 +2,8 @@
 
 mod fake;
 mod properties;
+#[path = "../setup/mod.rs"]
+mod setup;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,6 +4,8 @@ mod failures;
 mod fake;
 mod policies;
 mod properties;
+#[path = "../setup/mod.rs"]
+mod setup;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,28 +1,17 @@
 //! A model that writes down which rows it gets and lists, row by row, what it was told of each sequence so far.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use inference::{
-    Batch, DataType, Device, InferRequest, InferResponse, InputSpec, LoadedModel, MemoryUsage, ModelInfo,
-    ModelInstance, ModelSpec, NamedTensor, OutputSpec, Parameter, Result, SequenceBatching, SequenceControl,
-    SequenceFlag, SequenceSignal, SequenceState, SequenceStrategy, Shape, Tensor,
+    Batch, DataType, InferRequest, InferResponse, ModelInstance, ModelSpec, NamedTensor, Parameter, Result,
+    SequenceBatching, SequenceControl, SequenceFlag, SequenceSignal, SequenceState, SequenceStrategy, Shape, Tensor,
 };
 use parking_lot::Mutex;
-use scheduler::{Executor, ModelMetrics, ScheduledModel, SchedulerConfig};
+use scheduler::{ScheduledModel, SchedulerConfig};
 
-pub(crate) const CONFIG: SchedulerConfig = SchedulerConfig {
-    max_queue_size: 100,
-    infer_timeout: Duration::from_secs(60),
-    adaptive_batching: false,
-    stream: scheduler::StreamConfig::DEFAULT,
-};
-
-pub(crate) const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
+pub(crate) use crate::setup::{CONFIG, ms, numbers, y};
+use crate::setup::{input, loaded, output, scheduled};
 
 pub(crate) fn direct(utilization: f32, delay: u64) -> SequenceStrategy {
     SequenceStrategy::Direct { max_queue_delay: ms(delay), minimum_slot_utilization: utilization }
@@ -67,14 +56,10 @@ pub(crate) fn spec(strategy: SequenceStrategy) -> ModelSpec {
         ],
         states: vec![state],
     };
-    let dims = |dim| Shape::from([dim]);
-    let x = InputSpec { name: "x".into(), datatype: DataType::Int32, dims: dims(1), reshape: None, optional: false };
-    let y =
-        OutputSpec { name: "y".into(), datatype: DataType::Int32, dims: dims(-1), reshape: None, label_filename: None };
     ModelSpec {
         max_batch_size: 4,
-        inputs: vec![x],
-        outputs: vec![y],
+        inputs: vec![input("x", 1, false)],
+        outputs: vec![output("y", DataType::Int32, -1)],
         sequence_batching: Some(sequences),
         ..ModelSpec::new("m", "fake")
     }
@@ -92,10 +77,6 @@ pub(crate) struct Row {
 
 /// What each instance saw, batch after batch.
 pub(crate) type Seen = Arc<Mutex<Vec<(usize, Vec<Row>)>>>;
-
-pub(crate) fn numbers(request: &InferRequest, name: &str) -> Vec<i32> {
-    request.input(name).unwrap_or_else(|| panic!("{name}")).to_elements::<i32>().expect("INT32").into_owned()
-}
 
 pub(crate) fn rows(request: &InferRequest) -> Vec<Row> {
     let flag = |name: &str| numbers(request, name).into_iter().map(|flag| flag == 1).collect::<Vec<_>>();
@@ -142,13 +123,8 @@ where
     F: FnMut(&InferRequest) -> Result<InferResponse> + Send + Clone + 'static,
 {
     let seen = Seen::default();
-    let instance = |number| Box::new(Fake { number, seen: seen.clone(), run: run.clone() }) as Box<dyn ModelInstance>;
-    let loaded =
-        LoadedModel { instances: (0..count).map(instance).collect(), memory: MemoryUsage::on(Device::Host, 1) };
-    let (config_bytes, labels) = Default::default();
-    let info = ModelInfo { spec: Arc::new(spec), version: 1, versions: vec![1], config: config_bytes, labels };
-    let executor = Executor::new(NonZeroUsize::new(4).expect("positive"));
-    (ScheduledModel::new(Arc::new(info), loaded, executor, config, ModelMetrics::new("m", 1)), seen)
+    let loaded = loaded(count, |number| Fake { number, seen: seen.clone(), run: run.clone() });
+    (scheduled(spec, config, loaded), seen)
 }
 
 /// A model that lists what it gets.
@@ -173,15 +149,10 @@ pub(crate) fn gated(
 
 /// A request of a sequence; `marks` has an `s` if it starts it, and an `e` if it ends it.
 pub(crate) fn request(id: i64, marks: &str, x: i32) -> InferRequest {
-    let x = Tensor::from_vec(Shape::from([1, 1]), vec![x]).expect("fits");
-    let mut request = InferRequest { inputs: vec![NamedTensor::new("x", x)], ..InferRequest::default() };
+    let mut request = crate::setup::request(&[x]);
     let mut set = |name: &str, value| drop(request.parameters.insert(name.to_owned(), value));
     set("sequence_id", Parameter::Int64(id));
     set("sequence_start", Parameter::Bool(marks.contains('s')));
     set("sequence_end", Parameter::Bool(marks.contains('e')));
     request
-}
-
-pub(crate) fn y(response: &InferResponse) -> Vec<i32> {
-    response.output("y").expect("returned").to_elements::<i32>().expect("INT32").into_owned()
 }

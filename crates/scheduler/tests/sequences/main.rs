@@ -3,6 +3,8 @@
 mod fake;
 mod losses;
 mod properties;
+#[path = "../setup/mod.rs"]
+mod setup;
 
 use std::sync::Arc;
 
