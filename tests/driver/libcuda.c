@@ -1,6 +1,7 @@
 // A CUDA driver without a GPU, for tests: the calls that the server makes to take memory of a client's process. Exported
 // memory is a POSIX object, whose name is the handle. It ends the process when it is used in a way that the real driver
-// forbids, and notes what was opened and closed in the file that FAKE_CUDA_LOG names.
+// forbids, and notes what was opened and closed in the file that FAKE_CUDA_LOG names. FAKE_CUDA_GPUS states the GPUs that there
+// are, each as its memory in MiB and what is free of it: "1024:1024,2048:512".
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -12,11 +13,11 @@
 
 typedef struct { char reserved[64]; } handle_t;
 typedef struct { void *address; size_t size; int open; } mapping_t;
-enum { OK = 0, INVALID_VALUE = 1, INVALID_DEVICE = 101, GPUS = 2, MAX_MAPPINGS = 64, MAX_DEPTH = 8 };
+enum { OK = 0, INVALID_VALUE = 1, INVALID_DEVICE = 101, MAX_GPUS = 8, MAX_MAPPINGS = 64, MAX_DEPTH = 8 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static mapping_t mappings[MAX_MAPPINGS];
-static int retained[GPUS], mapped;
+static int retained[MAX_GPUS], mapped;
 static _Thread_local void *stack[MAX_DEPTH];
 static _Thread_local int depth, unsynchronized;
 
@@ -41,14 +42,34 @@ static int current(void) {
     return device;
 }
 
+// The memory of a GPU and what is free of it, in bytes; both are 0 where there is none.
+static void memory_of(int device, size_t *total, size_t *free_bytes) {
+    const char *stated = getenv("FAKE_CUDA_GPUS");
+    if (stated == NULL) stated = "1024:1024,1024:1024";
+    for (; stated != NULL && device > 0; device--) stated = strchr(stated, ',') ? strchr(stated, ',') + 1 : NULL;
+    *total = *free_bytes = 0;
+    if (stated == NULL) return;
+    demand(sscanf(stated, "%zu:%zu", total, free_bytes) == 2, "FAKE_CUDA_GPUS cannot be read");
+    *total <<= 20;
+    *free_bytes <<= 20;
+}
+static int gpus(void) {
+    size_t total, free_bytes;
+    for (int count = 0; count < MAX_GPUS; count++) {
+        memory_of(count, &total, &free_bytes);
+        if (total == 0) return count;
+    }
+    return MAX_GPUS;
+}
+
 int cuInit(unsigned flags) { return flags == 0 ? OK : INVALID_VALUE; }
 int cuGetErrorString(int error, const char **text) {
     *text = error == INVALID_VALUE ? "invalid argument" : "invalid device ordinal";
     return OK;
 }
-int cuDeviceGetCount(int *count) { *count = GPUS; return OK; }
+int cuDeviceGetCount(int *count) { *count = gpus(); return OK; }
 int cuDeviceGet(int *device, int ordinal) {
-    if (ordinal < 0 || ordinal >= GPUS) return INVALID_DEVICE;
+    if (ordinal < 0 || ordinal >= gpus()) return INVALID_DEVICE;
     *device = ordinal;
     return OK;
 }
@@ -56,7 +77,12 @@ int cuDeviceGetName(char *name, int length, int device) {
     snprintf(name, (size_t)length, "GPU of the tests %d", device);
     return OK;
 }
-int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { current(); *free_bytes = *total = 1u << 30; return OK; }
+int cuDeviceGetUuid(char *uuid, int device) {
+    memset(uuid, 0, 16);
+    uuid[15] = (char)(0xa0 + device);
+    return OK;
+}
+int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { memory_of(current(), total, free_bytes); return OK; }
 
 int cuDevicePrimaryCtxRetain(void **made, int device) {
     pthread_mutex_lock(&lock);

@@ -22,6 +22,7 @@ mod errors;
 mod eviction;
 mod full_disk;
 mod generate;
+mod gpus;
 mod grpc;
 mod guarded;
 mod invocations;

@@ -21,6 +21,8 @@ pub struct OnnxRuntimeBackend {
     runtime: Runtime,
     require_gpu: bool,
     gpus: Vec<u32>,
+    /// The library is built for them.
+    can_use_gpus: bool,
     weights: Weights,
 }
 
@@ -40,12 +42,16 @@ impl OnnxRuntimeBackend {
     pub fn start(config: OnnxRuntimeConfig) -> Result<Arc<Self>> {
         let runtime = environment::start(&config)?;
         let OnnxRuntimeConfig { require_gpu, gpus, weights, .. } = config;
-        Ok(Arc::new(OnnxRuntimeBackend { runtime, require_gpu, gpus, weights }))
+        let can_use_gpus = !gpus.is_empty() && providers::can_use_gpus();
+        if !gpus.is_empty() && !can_use_gpus {
+            tracing::warn!(?gpus, "this ONNX Runtime is built without CUDA: ONNX models will run on the host");
+        }
+        Ok(Arc::new(OnnxRuntimeBackend { runtime, require_gpu, gpus, can_use_gpus, weights }))
     }
 
     fn open_on_gpu(&self, spec: &ModelSpec, file: &Path, ordinal: u32) -> Result<Session> {
         if !self.gpus.contains(&ordinal) {
-            return Err(Error::unavailable(format!("model '{}': there is no GPU {ordinal}", spec.name)));
+            return Err(Error::unavailable(format!("model '{}': ONNX Runtime has no GPU {ordinal}", spec.name)));
         }
         open(&self.runtime.environment, spec, file, &providers::gpu(spec, ordinal), Purpose::Run)
     }
@@ -82,13 +88,20 @@ impl Backend for OnnxRuntimeBackend {
     }
 
     /// Three halves of the files' size, once for all instances on the host and once for each on a GPU; on the host next to
-    /// nothing where weights stay in their files.
+    /// nothing where weights stay in their files. What is meant for a GPU that cannot be used runs on the host.
     fn estimate(&self, model: &ModelArtifact, file_bytes: u64, placement: &Placement) -> MemoryUsage {
-        let in_files = match host::wanted(model, self.weights) {
-            Weights::Private => None,
-            Weights::Mapped | Weights::Auto => host::estimate_in_files(&model.file(Self::DEFAULT_FILE)),
+        let usable = |device: &Device| match device {
+            Device::Gpu(ordinal) if self.can_use_gpus && self.gpus.contains(ordinal) => *device,
+            _ => Device::Host,
         };
-        memory::estimate(file_bytes, in_files, placement)
+        let placement = Placement { instances: placement.instances.iter().map(usable).collect() };
+        let in_files = match host::wanted(model, self.weights) {
+            Weights::Mapped | Weights::Auto if placement.instances.contains(&Device::Host) => {
+                host::estimate_in_files(&model.file(Self::DEFAULT_FILE))
+            }
+            _ => None,
+        };
+        memory::estimate(file_bytes, in_files, &placement)
     }
 
     fn load(&self, model: &ModelArtifact, placement: &Placement) -> Result<LoadedModel> {
@@ -192,7 +205,7 @@ impl Loading<'_> {
         bytes: u64,
     ) -> Result<Arc<LoadedSession>> {
         let session = LoadedSession::new(session, weights, self.backend.runtime.arena.clone(), self.spec)?;
-        self.parts.memory.add(device, bytes);
+        self.parts.memory.add_all(&memory::of_session_on(device, bytes));
         Ok(Arc::new(session))
     }
 }

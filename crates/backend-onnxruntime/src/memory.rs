@@ -21,16 +21,27 @@ const ESTIMATE_FACTOR: (u64, u64) = (3, 2);
 /// 22 for MobileNet (58 nodes).
 const GRAPH_FACTOR: u64 = 40;
 
-/// What a load is expected to take: one session for all instances on the host, one per instance on a GPU.
-/// `in_files` is what the one on the host takes when its weights stay in their files; it is taken to be no more than with
-/// weights in memory.
+/// What a load is expected to take: one session for all instances on the host, one per instance on a GPU, whose graph is on the
+/// host all the same. `in_files` is what the one on the host takes when its weights stay in their files; it is taken to be no
+/// more than with weights in memory.
 pub(crate) fn estimate(file_bytes: u64, in_files: Option<u64>, placement: &Placement) -> MemoryUsage {
     let session = file_bytes.saturating_mul(ESTIMATE_FACTOR.0) / ESTIMATE_FACTOR.1 + SESSION_BYTES;
     let mut usage = MemoryUsage::default();
     if placement.instances.contains(&Device::Host) {
         usage.add(Device::Host, in_files.map_or(session, |bytes| bytes.min(session)));
     }
-    placement.instances.iter().filter(|device| **device != Device::Host).for_each(|gpu| usage.add(*gpu, session));
+    for gpu in placement.instances.iter().filter(|device| **device != Device::Host) {
+        usage.add_all(&of_session_on(*gpu, session));
+    }
+    usage
+}
+
+/// What a session takes that takes so much on its device.
+pub(crate) fn of_session_on(device: Device, bytes: u64) -> MemoryUsage {
+    let mut usage = MemoryUsage::on(device, bytes);
+    if device != Device::Host {
+        usage.add(Device::Host, SESSION_BYTES);
+    }
     usage
 }
 
@@ -113,7 +124,7 @@ mod tests {
     fn instances_share_a_session_on_the_host_and_have_one_each_on_a_gpu() {
         let placement = Placement { instances: vec![Device::Host, Device::Host, Device::Gpu(1), Device::Gpu(1)] };
         let usage = estimate(1000, None, &placement);
-        assert_eq!(usage.get(Device::Host), 1500 + SESSION_BYTES);
+        assert_eq!(usage.get(Device::Host), 1500 + 3 * SESSION_BYTES, "a graph each");
         assert_eq!(usage.get(Device::Gpu(1)), 2 * (1500 + SESSION_BYTES));
     }
 

@@ -1,7 +1,7 @@
 //! Execution providers: what ONNX Runtime is asked to run a session on.
 
 use inference::ModelSpec;
-use ort::ep::{CPU, CUDA, ExecutionProviderDispatch, TensorRT};
+use ort::ep::{CPU, CUDA, ExecutionProvider, ExecutionProviderDispatch, TensorRT};
 
 /// The host. Triton's parameter `enable_mem_arena` = 0 gives memory back after each run, at the price of slower runs.
 pub(crate) fn host(spec: &ModelSpec) -> Vec<ExecutionProviderDispatch> {
@@ -17,4 +17,9 @@ pub(crate) fn gpu(spec: &ModelSpec, ordinal: u32) -> Vec<ExecutionProviderDispat
     let tensorrt = accelerator.eq_ignore_ascii_case("tensorrt");
     let first = tensorrt.then(|| TensorRT::default().with_device_id(device).build().error_on_failure());
     first.into_iter().chain([CUDA::default().with_device_id(device).build().error_on_failure()]).collect()
+}
+
+/// Whether ONNX Runtime's library can run anything on a GPU.
+pub(crate) fn can_use_gpus() -> bool {
+    CUDA::is_available().unwrap_or(false)
 }

@@ -6,7 +6,8 @@ use crate::{
 };
 
 /// Answers each request with its own inputs: the n-th declared output is the n-th declared input, byte for byte and
-/// without a copy. It needs no model file.
+/// without a copy. It needs no model file. It takes no memory of a GPU, and counts as taking what its configuration states
+/// (`memory_bytes`) on each GPU that it is placed on, so that placement and budgets can be tried.
 #[derive(Debug, Default)]
 pub struct IdentityBackend;
 
@@ -20,16 +21,26 @@ impl Backend for IdentityBackend {
         Self::NAME
     }
 
-    fn estimate(&self, _: &ModelArtifact, _: u64, _: &Placement) -> MemoryUsage {
-        MemoryUsage::on(Device::Host, 4096)
+    fn estimate(&self, model: &ModelArtifact, _: u64, placement: &Placement) -> MemoryUsage {
+        memory(&model.spec, placement)
     }
 
     fn load(&self, model: &ModelArtifact, placement: &Placement) -> Result<LoadedModel> {
         let pairs = pair(&model.spec)?;
         let instance = || Box::new(Identity { pairs: pairs.clone() }) as Box<dyn ModelInstance>;
         let instances = placement.instances.iter().map(|_| instance()).collect();
-        Ok(LoadedModel { instances, memory: MemoryUsage::on(Device::Host, 4096) })
+        Ok(LoadedModel { instances, memory: memory(&model.spec, placement) })
     }
+}
+
+fn memory(spec: &ModelSpec, placement: &Placement) -> MemoryUsage {
+    let mut memory = MemoryUsage::on(Device::Host, 4096);
+    for device in &placement.instances {
+        if *device != Device::Host && memory.get(*device) == 0 {
+            memory.add(*device, spec.memory_bytes.unwrap_or(0));
+        }
+    }
+    memory
 }
 
 /// Matches outputs to inputs by position; types must agree.

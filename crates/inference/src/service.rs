@@ -84,6 +84,8 @@ pub struct IndexEntry {
     pub state: ModelState,
     /// Why it is not ready; empty when it is.
     pub reason: String,
+    /// The ordinals of the GPUs that it is on.
+    pub gpus: Vec<u32>,
 }
 
 /// What can be told about a model, and where it was found.

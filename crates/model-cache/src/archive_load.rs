@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use inference::{CacheTier, Error, MemoryUsage, Result};
+use inference::{CacheTier, Error, ErrorKind, Result};
 use lru::LruCache;
 use parking_lot::Mutex;
 use repository::{Priority, Repository, Urgency};
@@ -13,8 +13,9 @@ use crate::blocking;
 use crate::clock::now;
 use crate::config::ModelCacheConfig;
 use crate::loaded::{Files, LoadedArchive, Pin, ServedModels};
-use crate::loader::{Loaded, Loader, Prepared};
+use crate::loader::{Loaded, Loader, Sizes};
 use crate::metrics::CacheMetrics;
+use crate::placement::Demand;
 use crate::residency::Arrival;
 use crate::room::{Reservation, Room};
 use crate::route::ArchiveKey;
@@ -46,6 +47,15 @@ pub(crate) struct Source {
     pub(crate) overdue: Arc<Notify>,
 }
 
+/// How room is made for a load.
+#[derive(Clone, Copy)]
+enum Manner<'a> {
+    /// With this much patience, unless nobody asked for it.
+    Within(Duration),
+    /// With none: this is to be replaced by itself, on GPUs.
+    BesideItself(&'a Pin),
+}
+
 /// Loads under way, bounded in number.
 pub(crate) struct ArchiveLoads {
     room: Arc<Room>,
@@ -54,7 +64,7 @@ pub(crate) struct ArchiveLoads {
     load_timeout: Duration,
     room_timeout: Duration,
     /// What archives really took, by key and version: better than an estimate the next time.
-    sizes: Mutex<LruCache<(ArchiveKey, Arc<str>), MemoryUsage>>,
+    sizes: Mutex<LruCache<(ArchiveKey, Arc<str>), Sizes>>,
     metrics: CacheMetrics,
 }
 
@@ -85,14 +95,30 @@ impl ArchiveLoads {
     /// # Errors
     /// As [`ArchiveLoads::load`].
     pub(crate) async fn load_within(&self, source: Source, patience: Duration) -> Result<Pin> {
+        self.load_counted(source, Manner::Within(patience)).await
+    }
+
+    /// Loads an archive beside itself, on GPUs where its configuration leaves it open, and only in room that nobody else
+    /// holds; it takes its own place.
+    ///
+    /// # Errors
+    /// As [`ArchiveLoads::load`]; NoRoom also when `archive` was withdrawn meanwhile, or holds something between requests.
+    pub(crate) async fn move_to_gpu(&self, source: Source, archive: &Pin) -> Result<Pin> {
+        self.load_counted(source, Manner::BesideItself(archive)).await
+    }
+
+    async fn load_counted(&self, source: Source, manner: Manner<'_>) -> Result<Pin> {
         let (key, tier, started) = (source.key.clone(), source.tier, Instant::now());
-        let loaded = self.load_uncounted(source, patience).await;
+        let loaded = self.load_uncounted(source, manner).await;
         match &loaded {
             Ok(pin) => {
                 let bytes: u64 = pin.usage.iter().map(|(_, bytes)| bytes).sum();
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!(archive = %key, from = %tier, models = pin.models.len(), bytes, seconds, "loaded");
                 self.metrics.loaded(tier, started.elapsed());
+            }
+            Err(error) if matches!(manner, Manner::BesideItself(_)) && error.kind() == ErrorKind::NoRoom => {
+                tracing::debug!(archive = %key, "it stays where it is: {error:#}");
             }
             Err(error) => {
                 tracing::warn!(archive = %key, "load failed: {error:#}");
@@ -102,7 +128,7 @@ impl ArchiveLoads {
         loaded
     }
 
-    async fn load_uncounted(&self, source: Source, patience: Duration) -> Result<Pin> {
+    async fn load_uncounted(&self, source: Source, manner: Manner<'_>) -> Result<Pin> {
         let Source { key, version, read, files, members, kept, urgency, overdue, .. } = source;
         let is_unasked = || !kept && urgency.as_ref().is_some_and(|urgency| urgency.now() == Priority::Prefetch);
         let (loader, composed_of) = (self.loader.clone(), served(&members));
@@ -111,46 +137,61 @@ impl ArchiveLoads {
         let (prepared, preparing) = self.in_slot(&key, &overdue, prepare).await?;
         let size_key = (key.clone(), version.clone());
         let learned = self.sizes.lock().get(&size_key).cloned();
-        let need = learned.unwrap_or_else(|| self.first_need(&prepared));
+        let demand = prepared.demand(learned.as_ref());
         // Without a slot: a load that waits for room must not hold up those that fit.
-        let mut reservation = self.reserve(&key, need, is_unasked, patience).await?;
-        let (loader, archive) = (self.loader.clone(), key.name());
-        let (loaded, loading) = self.in_slot(&key, &overdue, move || loader.load(prepared, archive.as_deref())).await?;
-        self.sizes.lock().put(size_key, loaded.usage.clone());
-        let patience = (!is_unasked()).then_some(patience);
-        if let Err(error) = reservation.correct(&key, &loaded.usage, patience).await {
+        let mut reservation = match manner {
+            Manner::Within(patience) => self.reserve(&key, demand, is_unasked, patience).await?,
+            Manner::BesideItself(_) => self.room.reserve_free(&key, &demand.on_gpus())?,
+        };
+        let (loader, archive, ways) = (self.loader.clone(), key.name(), reservation.ways().to_vec());
+        let load = move || loader.load(prepared, &ways, archive.as_deref());
+        let (loaded, loading) = self.in_slot(&key, &overdue, load).await?;
+        self.sizes.lock().put(size_key, loaded.sizes.clone());
+        let checked = match manner {
+            Manner::Within(patience) => {
+                reservation.correct(&key, &loaded.usage, (!is_unasked()).then_some(patience)).await
+            }
+            Manner::BesideItself(archive) => {
+                reservation.correct(&key, &loaded.usage, None).await.and_then(|()| self.check_moved(archive))
+            }
+        };
+        if let Err(error) = checked {
             // Unloading may block, and must be over before the reservation is given back.
             let _ = blocking::spawn(move || drop(loaded)).await;
             return Err(error);
         }
-        let Loaded { models, entry, usage } = loaded;
+        let Loaded { models, entry, usage, elsewhere, .. } = loaded;
         let took = preparing + loading;
-        let archive = LoadedArchive { key, version, usage, took, models, entry, files, members };
+        let archive = LoadedArchive { key, version, usage, took, elsewhere, models, entry, files, members };
         Ok(reservation.commit(archive, Arrival { kept, load: took, is_unasked: is_unasked() }))
+    }
+
+    /// Whether the archive behind a pin may still be replaced by itself.
+    fn check_moved(&self, archive: &Pin) -> Result<()> {
+        match self.room.is_resident(archive) && !archive.is_busy() {
+            true => Ok(()),
+            false => Err(Error::no_room(format!(
+                "{} has its place no more: it was unloaded, or has a live sequence, while it was moved",
+                archive.key
+            ))),
+        }
     }
 
     async fn reserve(
         &self,
         key: &ArchiveKey,
-        need: MemoryUsage,
+        demand: Demand,
         is_unasked: impl Fn() -> bool,
         patience: Duration,
     ) -> Result<Reservation> {
         if is_unasked() {
-            match self.room.reserve_free(key, need.clone()) {
+            match self.room.reserve_free(key, &demand) {
                 // Somebody has asked meanwhile.
                 Err(_) if !is_unasked() => {}
                 reserved => return reserved,
             }
         }
-        self.room.reserve(key, need, patience).await
-    }
-
-    fn first_need(&self, prepared: &Prepared) -> MemoryUsage {
-        if prepared.is_stated {
-            return prepared.estimate.clone();
-        }
-        self.room.read(|residency| benefit_of_the_doubt(&prepared.estimate, residency.budget()))
+        self.room.reserve(key, demand, patience).await
     }
 
     /// Does work that blocks. Work that hangs gives up its slot after the load timeout, so that others can go on; whoever
@@ -187,33 +228,6 @@ fn served(pins: &[Pin]) -> ServedModels {
     models
 }
 
-/// What to make room for before an archive's first load. An estimate that is up to twice the budget may be wrong: the load
-/// is tried with all the room there is, and what it really takes decides.
-fn benefit_of_the_doubt(estimate: &MemoryUsage, budget: &MemoryUsage) -> MemoryUsage {
-    let mut need = MemoryUsage::default();
-    for (device, bytes) in estimate.iter() {
-        let budget = budget.get(device);
-        let doubtful = bytes > budget && bytes / 2 <= budget;
-        need.add(device, if doubtful { budget } else { bytes });
-    }
-    need
-}
-
 fn panicked(key: &ArchiveKey) -> Error {
     Error::internal(format!("loading {key} panicked; see the server's log")).from_model()
-}
-
-#[cfg(test)]
-mod tests {
-    use inference::Device;
-
-    use super::*;
-
-    #[test]
-    fn an_estimate_somewhat_over_the_budget_is_doubted() {
-        let on_host = |bytes| MemoryUsage::on(Device::Host, bytes);
-        for (estimate, need) in [(50, 50), (100, 100), (150, 100), (200, 100), (300, 300)] {
-            assert_eq!(benefit_of_the_doubt(&on_host(estimate), &on_host(100)), on_host(need));
-        }
-    }
 }

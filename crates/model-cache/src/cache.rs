@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use inference::{
-    BoxFuture, BoxStream, CacheOutcome, CacheTier, Error, ErrorKind, InferRequest, InferResponse, InferenceService,
-    MemoryUsage, ModelKey, Result, Span, TargetModel, Trace,
+    BoxFuture, BoxStream, CacheOutcome, CacheTier, Device, Error, ErrorKind, InferRequest, InferResponse,
+    InferenceService, MemoryUsage, ModelKey, Result, Span, TargetModel, Trace,
 };
 
 use repository::Priority;
@@ -27,6 +27,7 @@ use crate::loader::Loader;
 use crate::metrics::CacheMetrics;
 use crate::refresh::Refresh;
 use crate::registered::Registrations;
+use crate::relocation::Relocation;
 use crate::repositories::Repositories;
 use crate::restart::Restart;
 use crate::room::{Room, UnloadReason};
@@ -100,6 +101,18 @@ impl ModelCache {
     /// Lets models grow with their use, and shrink again, for as long as there is this cache.
     pub fn tend_growth(&self) -> impl Future<Output = ()> + Send + use<> {
         growth::tend_forever(Arc::downgrade(&self.room))
+    }
+
+    /// Moves target models between GPUs and the host as room comes and goes; ends at once where there is no GPU or no store.
+    pub fn move_between_devices(&self) -> impl Future<Output = ()> + Send + use<> {
+        let has_gpu = self.room.read(|residency| residency.budget().iter().any(|(device, _)| device != Device::Host));
+        let (flights, room, metrics) = (self.flights.clone(), self.room.clone(), self.metrics);
+        let targets = self.targets.clone().filter(|_| has_gpu);
+        async move {
+            if let Some(targets) = targets {
+                Relocation::new(targets, flights, room, metrics).run().await;
+            }
+        }
     }
 
     /// Changes how much models may take while serving. What is loaded beyond that is unloaded as soon as nobody uses it.

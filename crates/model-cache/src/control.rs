@@ -144,7 +144,7 @@ fn load_failed(name: &str, error: Error) -> Error {
 type Index = BTreeMap<(String, Option<u64>), IndexEntry>;
 
 fn put(index: &mut Index, name: String, version: Option<u64>, state: ModelState, reason: &str) {
-    let entry = IndexEntry { name: name.clone(), version, state, reason: reason.to_owned() };
+    let entry = IndexEntry { name: name.clone(), version, state, reason: reason.to_owned(), gpus: Vec::new() };
     index.insert((name, version), entry);
 }
 
@@ -157,6 +157,7 @@ fn index_archive(index: &mut Index, archive: &LoadedArchive, reason: &str) {
     let entry = archive.entry.iter().filter_map(|entry| archive.models.get(entry));
     for version in entry.flat_map(|versions| versions.keys()) {
         put(index, name.clone(), Some(*version), ModelState::Ready, reason);
+        index.entry((name.clone(), Some(*version))).and_modify(|entry| entry.gpus = archive.gpus());
     }
 }
 

@@ -41,6 +41,14 @@ impl Driver {
         result::device::get_name(device(ordinal)?)
     }
 
+    /// The UUID of a GPU, as `nvidia-smi` has it.
+    pub(crate) fn uuid(self, ordinal: u32) -> Result<String, DriverError> {
+        let bytes = result::device::get_uuid(device(ordinal)?)?.bytes.map(|byte| byte as u8);
+        let hex = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let parts = [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]];
+        Ok(format!("GPU-{}", parts.map(hex).join("-")))
+    }
+
     /// The primary context of a GPU, which everything in this process shares that uses the GPU.
     pub(crate) fn primary_context(self, ordinal: u32) -> Result<Context, DriverError> {
         let device = device(ordinal)?;

@@ -11,6 +11,8 @@ pub struct Gpu {
     pub ordinal: u32,
     /// The name that the driver gives it.
     pub name: String,
+    /// What tells it apart from every other GPU: `GPU-…`, as `nvidia-smi` has it.
+    pub uuid: String,
     /// All of its memory, in bytes.
     pub total_bytes: u64,
     /// What was free when it was asked, in bytes.
@@ -47,7 +49,7 @@ fn list(driver: Driver) -> Result<Vec<Gpu>, DriverError> {
 
 fn describe(driver: Driver, ordinal: u32) -> Result<Gpu, DriverError> {
     let (free_bytes, total_bytes) = driver.primary_context(ordinal)?.memory()?;
-    Ok(Gpu { ordinal, name: driver.name(ordinal)?, total_bytes, free_bytes })
+    Ok(Gpu { ordinal, name: driver.name(ordinal)?, uuid: driver.uuid(ordinal)?, total_bytes, free_bytes })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inference::{Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Result, TargetModel};
+use inference::{Device, Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Result, TargetModel};
 use repository::{CachedArchive, GivenFiles};
 use scheduler::Tally;
 
@@ -38,6 +38,15 @@ pub(crate) fn find_version(versions: &BTreeMap<u64, ServedModel>, version: Optio
     }
 }
 
+/// Where an archive could be instead of where it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Elsewhere {
+    /// All that is on GPUs could be on the host.
+    pub(crate) on_host: bool,
+    /// Something that is on the host could be on a GPU, where that was not tried.
+    pub(crate) on_gpu: bool,
+}
+
 /// All models of one archive. They are loaded, pinned and evicted together, and dropping this unloads them.
 pub(crate) struct LoadedArchive {
     /// Which archive.
@@ -48,6 +57,8 @@ pub(crate) struct LoadedArchive {
     pub(crate) usage: MemoryUsage,
     /// How long loading took, waits excluded.
     pub(crate) took: Duration,
+    /// Where else it could be.
+    pub(crate) elsewhere: Elsewhere,
     /// The models.
     pub(crate) models: ServedModels,
     /// The model that a request reaches that names none.
@@ -120,6 +131,22 @@ impl LoadedArchive {
         let mut usage = self.usage.clone();
         self.growths().for_each(|growth| usage.add_all(&growth.held()));
         usage
+    }
+
+    /// The ordinals of the GPUs that it holds memory of.
+    pub(crate) fn gpus(&self) -> Vec<u32> {
+        let ordinal = |(device, _)| match device {
+            Device::Gpu(ordinal) => Some(ordinal),
+            Device::Host => None,
+        };
+        let mut gpus: Vec<u32> = self.usage.iter().filter_map(ordinal).collect();
+        gpus.sort_unstable();
+        gpus
+    }
+
+    /// Whether it holds memory of a GPU.
+    pub(crate) fn is_on_gpu(&self) -> bool {
+        self.usage.iter().any(|(device, _)| device != Device::Host)
     }
 
     /// The target model that this is one of the store's versions of, and the files of that version.

@@ -3,6 +3,7 @@
 
 mod load;
 mod prepare;
+mod sizes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::backends::Backends;
 use crate::config::ModelCacheConfig;
 
 pub(crate) use load::Loaded;
-pub(crate) use prepare::Prepared;
+pub(crate) use sizes::Sizes;
 
 /// What loading needs to know of the server.
 pub(crate) struct Loader {

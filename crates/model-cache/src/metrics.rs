@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use inference::{CacheTier, ErrorKind, MemoryUsage};
+use inference::{CacheTier, Device, ErrorKind, MemoryUsage};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::refresh;
@@ -56,6 +56,16 @@ pub fn describe_metrics() {
         Unit::Bytes,
         "Bytes held by models on each device, loads under way included"
     );
+    describe_counter!(
+        "panoply_device_evictions_total",
+        Unit::Count,
+        "Archives that others needed the room of, by each device that they held memory of"
+    );
+    describe_counter!(
+        "panoply_archive_moves_total",
+        Unit::Count,
+        "Archives that were evicted from a GPU and loaded on the host, or moved from the host to a GPU, by where they went"
+    );
     describe_gauge!("panoply_memory_budget_bytes", Unit::Bytes, "Bytes that models may take on each device");
 }
 
@@ -79,6 +89,12 @@ impl CacheMetrics {
         }
         for kind in ErrorKind::ALL {
             counter!("panoply_model_load_failures_total", "reason" => kind.name()).increment(0);
+        }
+        for (device, _) in residency.budget().iter() {
+            counter!("panoply_device_evictions_total", "device" => device.to_string()).increment(0);
+            if residency.budget().iter().count() > 1 {
+                counter!("panoply_archive_moves_total", "to" => device.to_string()).increment(0);
+            }
         }
         counter!("panoply_model_unload_failures_total").increment(0);
         counter!("panoply_missing_key_hits_total").increment(0);
@@ -122,12 +138,21 @@ impl CacheMetrics {
         counter!("panoply_model_load_failures_total", "reason" => kind.name()).increment(1);
     }
 
-    pub(crate) fn unloaded(self, reason: UnloadReason, elapsed: Duration) {
+    pub(crate) fn unloaded(self, reason: UnloadReason, usage: &MemoryUsage, elapsed: Duration) {
         counter!("panoply_model_unloads_total", "reason" => reason.label()).increment(1);
+        if reason == UnloadReason::Room {
+            for (device, _) in usage.iter() {
+                counter!("panoply_device_evictions_total", "device" => device.to_string()).increment(1);
+            }
+        }
         if reason.is_eviction() {
             counter!("panoply_evictions_total", "tier" => "memory", "reason" => reason.label()).increment(1);
         }
         histogram!("panoply_model_unload_duration_seconds").record(elapsed);
+    }
+
+    pub(crate) fn moved(self, to: Device) {
+        counter!("panoply_archive_moves_total", "to" => to.to_string()).increment(1);
     }
 
     pub(crate) fn unload_failed(self) {

@@ -115,6 +115,12 @@ impl Residency {
         self.budget.iter().map(|(device, budget)| budget.saturating_sub(self.used.get(device))).sum()
     }
 
+    /// The bytes that nothing holds on the one of these devices that has most of them.
+    pub(crate) fn most_free(&self, of: impl Fn(Device) -> bool) -> u64 {
+        let budgets = self.budget.iter().filter(|(device, _)| of(*device));
+        budgets.map(|(device, budget)| budget.saturating_sub(self.used.get(device))).max().unwrap_or(0)
+    }
+
     /// How often something has come or gone so far.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
@@ -148,6 +154,14 @@ impl Residency {
         let Residency { budget, used, resident, ranking, .. } = self;
         let in_order = ranking.in_order().filter_map(|key| candidate(key, resident, is_patient, now));
         plan_room(budget, used, need, in_order)
+    }
+
+    /// What could be evicted now. What is protected stays for who is patient.
+    pub(crate) fn evictable(&self, is_patient: bool, now: Instant) -> MemoryUsage {
+        let mut evictable = MemoryUsage::default();
+        let unpinned = self.resident.values().filter(|resident| !is_pinned(resident, is_patient, now));
+        unpinned.for_each(|resident| evictable.add_all(&resident.archive.usage_now()));
+        evictable
     }
 
     /// When the next protection ends, if no more requests come.
@@ -271,9 +285,13 @@ fn candidate(
     now: Instant,
 ) -> Option<Candidate<ArchiveKey>> {
     let resident = resident.get(&key)?;
+    Some(Candidate { key, usage: resident.archive.usage_now(), pinned: is_pinned(resident, is_patient, now) })
+}
+
+/// Whether an archive has to stay for now.
+fn is_pinned(resident: &Resident, is_patient: bool, now: Instant) -> bool {
     let is_protected = is_patient && resident.protection.ends(now).is_some();
-    let pinned = resident.kept || is_protected || is_in_use(&resident.archive);
-    Some(Candidate { key, usage: resident.archive.usage_now(), pinned })
+    resident.kept || is_protected || is_in_use(&resident.archive)
 }
 
 /// Whether somebody pins the archive, or one of its models is in the middle of a sequence. Every pin holds a clone; the
@@ -288,7 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::loaded::Files;
+    use crate::loaded::{Elsewhere, Files};
 
     fn key(name: u8) -> ArchiveKey {
         ArchiveKey::Target(TargetModel::new(&format!("{name}.tar.gz")).expect("valid"))
@@ -302,6 +320,7 @@ mod tests {
             version: "".into(),
             usage,
             took: Duration::ZERO,
+            elsewhere: Elsewhere::default(),
             models,
             entry: None,
             files: Files::Foreign,

@@ -1,5 +1,8 @@
 //! Makes room in memory: asks the residency for a plan and carries it out, unloading off the threads that carry requests.
 
+mod evicted;
+mod unload_reason;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,60 +17,16 @@ use crate::blocking;
 use crate::churn::Churn;
 use crate::clock::now;
 use crate::config::ModelCacheConfig;
+use crate::displaced::Displaced;
 use crate::eviction::{RoomPlan, Shortage};
 use crate::loaded::{LoadedArchive, Pin};
 use crate::metrics::CacheMetrics;
+use crate::placement::{Choice, Demand, choose};
 use crate::residency::{Arrival, Residency};
 use crate::room_signal::RoomSignal;
 use crate::route::ArchiveKey;
 
-/// Why an archive leaves memory; a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UnloadReason {
-    /// Another archive needs the room.
-    Room,
-    /// It was asked for.
-    Request,
-    /// A newer load of the same took its place.
-    Replaced,
-    /// The store has it no more.
-    Deleted,
-    /// A model crashed and cannot answer any more.
-    Crash,
-    /// The disk cache needs the room of its files.
-    Disk,
-    /// The server stops.
-    Shutdown,
-}
-
-impl UnloadReason {
-    pub(crate) const ALL: [UnloadReason; 7] = [
-        UnloadReason::Room,
-        UnloadReason::Request,
-        UnloadReason::Replaced,
-        UnloadReason::Deleted,
-        UnloadReason::Crash,
-        UnloadReason::Disk,
-        UnloadReason::Shutdown,
-    ];
-
-    /// Whether the archive was still of use.
-    pub(crate) const fn is_eviction(self) -> bool {
-        matches!(self, UnloadReason::Room | UnloadReason::Disk)
-    }
-
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            UnloadReason::Room => "room",
-            UnloadReason::Request => "request",
-            UnloadReason::Replaced => "replaced",
-            UnloadReason::Deleted => "deleted",
-            UnloadReason::Crash => "crash",
-            UnloadReason::Disk => "disk",
-            UnloadReason::Shutdown => "shutdown",
-        }
-    }
-}
+pub(crate) use unload_reason::UnloadReason;
 
 /// How many loads that fit as it is may go ahead of one that waits for room. More, and a large archive might wait for ever
 /// while small ones take what becomes free.
@@ -98,6 +57,8 @@ pub(crate) struct Room {
     /// What unloads after the last change of the budget.
     shrinking: Mutex<Option<AbortHandle>>,
     churn: Churn,
+    /// What had to leave a GPU and could be on the host.
+    displaced: Mutex<Displaced>,
     metrics: CacheMetrics,
     after_unload: fn(),
 }
@@ -116,6 +77,7 @@ impl Room {
             overtakes: AtomicU32::new(0),
             shrinking: Mutex::default(),
             churn,
+            displaced: Mutex::default(),
             metrics,
             after_unload: config.after_unload,
         })
@@ -161,36 +123,38 @@ impl Room {
         look(&self.residency.lock())
     }
 
-    /// Holds `need` for a load, evicting as necessary, and waiting up to `patience` for pins to be released.
+    /// Holds what a load asks for, where it fits best, evicting as necessary, and waiting up to `patience` for pins to be
+    /// released.
     ///
     /// # Errors
     /// NoRoom, saying which device is too small and what holds it.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
         key: &ArchiveKey,
-        need: MemoryUsage,
+        demand: impl Into<Demand>,
         patience: Duration,
     ) -> Result<Reservation> {
+        let demand = demand.into();
         let may_overtake = self.overtakes.fetch_add(1, Ordering::Relaxed) < MAX_OVERTAKES;
-        if !(may_overtake && self.hold_if_it_fits(&need)) {
-            self.make_room(key, &need, patience).await?;
-        }
-        Ok(Reservation { room: self.clone(), usage: need })
+        let held = if may_overtake { self.hold_if_it_fits(&demand) } else { None };
+        let choice = match held {
+            Some(choice) => choice,
+            None => self.make_room(key, &demand, patience).await?,
+        };
+        Ok(self.reservation(choice))
     }
 
     /// Holds `need` for a model that grows, if that takes no eviction and nobody waits for room.
     pub(crate) fn reserve_if_it_fits(self: &Arc<Self>, need: MemoryUsage) -> Option<Reservation> {
-        // Who has the turn collects what becomes free.
-        let is_calm = self.turn.available_permits() > 0;
-        (is_calm && self.hold_if_it_fits(&need)).then(|| Reservation { room: self.clone(), usage: need })
+        Some(self.reservation(self.hold_free(&need.into())?))
     }
 
-    /// [`Room::reserve_if_it_fits`] for a load.
+    /// The same for a load, wherever it fits best.
     ///
     /// # Errors
     /// NoRoom where that gives nothing.
-    pub(crate) fn reserve_free(self: &Arc<Self>, key: &ArchiveKey, need: MemoryUsage) -> Result<Reservation> {
-        self.reserve_if_it_fits(need).ok_or_else(|| nothing_free(key))
+    pub(crate) fn reserve_free(self: &Arc<Self>, key: &ArchiveKey, demand: &Demand) -> Result<Reservation> {
+        self.hold_free(demand).map(|choice| self.reservation(choice)).ok_or_else(|| nothing_free(key))
     }
 
     /// What `tell` says of each archive in memory, the one that should leave last first.
@@ -198,18 +162,29 @@ impl Room {
         self.residency.lock().by_worth(tell)
     }
 
-    /// Holds `need` if that takes no eviction.
-    fn hold_if_it_fits(&self, need: &MemoryUsage) -> bool {
-        let mut residency = self.residency.lock();
-        let fits = residency.fits(need);
-        if fits {
-            residency.hold(need);
-            self.metrics.used(&residency);
-        }
-        fits
+    fn reservation(self: &Arc<Self>, choice: Choice) -> Reservation {
+        Reservation { room: self.clone(), usage: choice.usage, ways: choice.ways }
     }
 
-    async fn make_room(self: &Arc<Self>, key: &ArchiveKey, need: &MemoryUsage, patience: Duration) -> Result<()> {
+    /// Holds what is asked for if that takes no eviction and nobody waits for room.
+    fn hold_free(&self, demand: &Demand) -> Option<Choice> {
+        // Who has the turn collects what becomes free.
+        let is_calm = self.turn.available_permits() > 0;
+        if is_calm { self.hold_if_it_fits(demand) } else { None }
+    }
+
+    /// Holds what is asked for if that takes no eviction.
+    fn hold_if_it_fits(&self, demand: &Demand) -> Option<Choice> {
+        let mut residency = self.residency.lock();
+        let choice = choose(demand, &residency.held(), MemoryUsage::default);
+        residency.fits(&choice.usage).then(|| {
+            residency.hold(&choice.usage);
+            self.metrics.used(&residency);
+            choice
+        })
+    }
+
+    async fn make_room(self: &Arc<Self>, key: &ArchiveKey, demand: &Demand, patience: Duration) -> Result<Choice> {
         let begin = tokio::time::Instant::now();
         let (deadline, patient_until) = (begin + patience, begin + patience / PATIENT_PART);
         let _turn = timeout_at(deadline, self.turn.acquire())
@@ -221,8 +196,8 @@ impl Room {
         loop {
             let raised = waiting.next();
             let is_patient = tokio::time::Instant::now() < patient_until;
-            match self.step(need, is_patient) {
-                Step::Held => return Ok(()),
+            match self.step(demand, is_patient) {
+                Step::Held(choice) => return Ok(choice),
                 Step::Evict(victims) => self.unload_all(victims, UnloadReason::Room).await,
                 Step::Refuse(shortage) => return Err(no_room(key, shortage, NEVER_FITS)),
                 Step::Wait(shortage, look_again) => {
@@ -248,15 +223,16 @@ impl Room {
         }
     }
 
-    /// Plans and does what can be done under the lock, in one go.
-    fn step(&self, need: &MemoryUsage, is_patient: bool) -> Step {
+    /// Decides where what is asked for goes, plans and does what can be done under the lock, in one go.
+    fn step(&self, demand: &Demand, is_patient: bool) -> Step {
         let mut residency = self.residency.lock();
         let now = now();
-        match residency.plan(need, is_patient, now) {
+        let choice = choose(demand, &residency.held(), || residency.evictable(is_patient, now));
+        match residency.plan(&choice.usage, is_patient, now) {
             RoomPlan::Fits => {
-                residency.hold(need);
+                residency.hold(&choice.usage);
                 self.metrics.used(&residency);
-                Step::Held
+                Step::Held(choice)
             }
             RoomPlan::Evict(victims) => {
                 Step::Evict(victims.iter().filter_map(|victim| residency.begin_unload(victim)).collect())
@@ -333,7 +309,7 @@ impl Room {
     async fn unload_all(self: &Arc<Self>, archives: Vec<Arc<LoadedArchive>>, reason: UnloadReason) {
         // More memory would not have kept what leaves for another reason.
         if reason == UnloadReason::Room {
-            archives.iter().for_each(|archive| self.churn.evicted(archive, now()));
+            archives.iter().for_each(|archive| self.evicted(archive));
         }
         let room = self.clone();
         let unloading = tokio::spawn(async move {
@@ -364,7 +340,7 @@ impl Room {
 
     fn finish_unload(&self, key: &ArchiveKey, usage: &MemoryUsage, reason: UnloadReason, elapsed: Duration) {
         tracing::info!(archive = %key, reason = reason.label(), seconds = elapsed.as_secs_f64(), "unloaded");
-        self.metrics.unloaded(reason, elapsed);
+        self.metrics.unloaded(reason, usage, elapsed);
         let mut residency = self.residency.lock();
         residency.unloaded(key, usage);
         self.metrics.used(&residency);
@@ -376,8 +352,8 @@ impl Room {
 /// Unloads what is held beyond the budget until nothing is, or the room is gone.
 async fn keep_to_budget(room: Weak<Room>) {
     while let Some(room) = room.upgrade() {
-        let again = match room.step(&MemoryUsage::default(), true) {
-            Step::Held | Step::Refuse(_) => return,
+        let again = match room.step(&MemoryUsage::default().into(), true) {
+            Step::Held(_) | Step::Refuse(_) => return,
             Step::Evict(victims) => {
                 room.unload_all(victims, UnloadReason::Room).await;
                 continue;
@@ -395,7 +371,7 @@ fn is_resident(residency: &Residency, pin: &Pin) -> bool {
 }
 
 enum Step {
-    Held,
+    Held(Choice),
     Evict(Vec<Arc<LoadedArchive>>),
     /// Until something is let go of, or the time has come to look again.
     Wait(Shortage, Instant),
@@ -406,9 +382,15 @@ enum Step {
 pub(crate) struct Reservation {
     room: Arc<Room>,
     usage: MemoryUsage,
+    ways: Vec<usize>,
 }
 
 impl Reservation {
+    /// How each model of what was asked for is to be placed.
+    pub(crate) fn ways(&self) -> &[usize] {
+        &self.ways
+    }
+
     /// Corrects what is held to what the load really took. More is made room for with `patience`, or for `None` taken only
     /// where nobody has to leave.
     ///
@@ -426,9 +408,10 @@ impl Reservation {
         let mut more = actual.clone();
         more.remove_all(&self.usage);
         if more.iter().next().is_some() {
-            if !self.room.hold_if_it_fits(&more) {
+            let demand = more.clone().into();
+            if self.room.hold_if_it_fits(&demand).is_none() {
                 let patience = patience.ok_or_else(|| nothing_free(key))?;
-                self.room.make_room(key, &more, patience).await?;
+                self.room.make_room(key, &demand, patience).await?;
             }
             self.usage.add_all(&more);
         }

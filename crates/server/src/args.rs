@@ -12,6 +12,7 @@ use inference::Weights;
 use model_cache::ReplaceWithoutRoom;
 use model_cache::policy::EvictionPolicy;
 
+use crate::gpus::GpuMemory;
 use crate::settings::DownloadArgs;
 use crate::transport::TransportArgs;
 
@@ -185,9 +186,10 @@ pub(crate) struct CacheArgs {
     /// Bytes of host memory that loaded models may take [default: 60 % of the cgroup's or the machine's memory]
     #[arg(long, env = "PANOPLY_MODEL_MEMORY", value_name = "SIZE")]
     pub(crate) model_memory: Option<ByteSize>,
-    /// Bytes of each GPU that loaded models may take [default: 80 % of what is free on it at start]
+    /// Bytes of each GPU that loaded models may take, or a percentage of what is free on it at start; of one GPU as `0=4GiB`, of
+    /// several as `0=4GiB,1=50%`; 0 for none [default: 80%]
     #[arg(long, env = "PANOPLY_GPU_MEMORY", value_name = "SIZE")]
-    pub(crate) gpu_memory: Option<ByteSize>,
+    pub(crate) gpu_memory: Option<GpuMemory>,
     /// Bytes of answers that the response cache may hold, for models with `response_cache { enable: true }`; Triton's older name
     /// for `--cache-config local,size=BYTES` [default: no response cache]
     #[arg(long, env = "PANOPLY_RESPONSE_CACHE_BYTE_SIZE", value_name = "SIZE")]

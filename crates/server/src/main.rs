@@ -1,6 +1,7 @@
 //! The binary `panoply`.
 
 mod args;
+mod gpus;
 mod log;
 mod machine;
 mod memory;

@@ -6,9 +6,6 @@ use std::path::Path;
 /// The share of host memory that models may take by default; the rest is for requests, runtimes and the page cache.
 const HOST_SHARE: f64 = 0.6;
 
-/// The share of a GPU's free memory that models may take by default; the rest is for the runtimes' workspaces.
-const GPU_SHARE: f64 = 0.8;
-
 /// Bytes of host memory that models may take when nothing was said.
 pub(crate) fn default_model_memory() -> u64 {
     let machine = read_number(Path::new("/proc/meminfo"), meminfo_total);
@@ -18,16 +15,7 @@ pub(crate) fn default_model_memory() -> u64 {
         machine,
     ];
     let available = limits.into_iter().flatten().min().unwrap_or(4 << 30);
-    share(available, HOST_SHARE)
-}
-
-/// Bytes of a GPU that models may take when nothing was said.
-pub(crate) fn default_gpu_memory(free_bytes: u64) -> u64 {
-    share(free_bytes, GPU_SHARE)
-}
-
-fn share(bytes: u64, share: f64) -> u64 {
-    (bytes as f64 * share) as u64
+    (available as f64 * HOST_SHARE) as u64
 }
 
 fn read_number(file: &Path, parse: impl FnOnce(&str) -> Option<u64>) -> Option<u64> {

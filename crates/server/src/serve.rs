@@ -57,6 +57,7 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
     }
     let polling = tokio::spawn(cache.poll_repositories());
     let tending = tokio::spawn(cache.tend_growth());
+    let moving = tokio::spawn(cache.move_between_devices());
     tokio::spawn(cache.watch_memory());
     let refreshing = tokio::spawn(cache.refresh_targets());
     cache.accept();
@@ -66,6 +67,7 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
     cache.drain();
     polling.abort();
     tending.abort();
+    moving.abort();
     keeping.abort();
     refreshing.abort();
     drain.cancel();

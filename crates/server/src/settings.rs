@@ -19,6 +19,7 @@ use repository::{S3Config, S3Credentials};
 use scheduler::ResourceLimit;
 
 use crate::args::{ControlMode, LimitArgs, LogFormat, ModelArgs, NetworkArgs, OperationArgs, ServeArgs};
+use crate::gpus::GpuMemory;
 use crate::tracing_config::{self, TraceConfig};
 use crate::transport::TransportSettings;
 
@@ -59,7 +60,7 @@ pub(crate) struct Settings {
     pub(crate) disk_cache: PathBuf,
     pub(crate) disk_cache_bytes: u64,
     pub(crate) model_memory_bytes: Option<u64>,
-    pub(crate) gpu_memory_bytes: Option<u64>,
+    pub(crate) gpu_memory: GpuMemory,
     pub(crate) response_cache_bytes: Option<u64>,
     pub(crate) eviction_policy: EvictionPolicy,
     pub(crate) room_timeout: Duration,
@@ -126,7 +127,7 @@ impl Settings {
             disk_cache: cache.disk_cache.clone(),
             disk_cache_bytes: check.positive("--disk-cache-size", cache.disk_cache_size.as_u64()),
             model_memory_bytes: cache.model_memory.map(|size| check.positive("--model-memory", size.as_u64())),
-            gpu_memory_bytes: cache.gpu_memory.map(|size| size.as_u64()),
+            gpu_memory: cache.gpu_memory.clone().unwrap_or_default(),
             response_cache_bytes: check.option(response_cache::bytes(&cache)),
             eviction_policy: cache.eviction_policy.into(),
             room_timeout: check.time("--room-timeout", cache.room_timeout),

@@ -16,7 +16,7 @@ use model_cache::{Archives, Backends, CudaInventory, CudaMemory, DeviceInventory
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, UnpackLimits};
 use scheduler::{SchedulerConfig, StreamConfig};
 
-use crate::memory::{default_gpu_memory, default_model_memory, give_freed_memory_back};
+use crate::memory::{default_model_memory, give_freed_memory_back};
 use crate::settings::{DownloadSettings, Settings, StoreSettings};
 use crate::trace_export::SpanQueue;
 use crate::transport::TransportSettings;
@@ -30,7 +30,7 @@ const ORT_LIBRARY: &str = "libonnxruntime.so";
 /// When the disk cache cannot be opened, the store cannot be configured, or a backend that was asked for does not start.
 pub(crate) async fn model_cache(settings: &Settings) -> Result<Arc<ModelCache>> {
     let gpus = CudaInventory.gpus();
-    let config = cache_config(settings, &gpus);
+    let config = cache_config(settings, &gpus)?;
     let backends = backends(settings, &config.gpus)?;
     let archives = match &settings.store {
         None => None,
@@ -65,27 +65,16 @@ fn disk_config(settings: &Settings) -> DiskCacheConfig {
     config
 }
 
-fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
+fn cache_config(settings: &Settings, gpus: &[Gpu]) -> Result<ModelCacheConfig> {
     let host = settings.model_memory_bytes.unwrap_or_else(default_model_memory);
     let mut budget = MemoryUsage::on(Device::Host, host);
-    for gpu in gpus {
-        let bytes =
-            settings.gpu_memory_bytes.unwrap_or_else(|| default_gpu_memory(gpu.free_bytes)).min(gpu.total_bytes);
-        budget.add(Device::Gpu(gpu.ordinal), bytes);
-        tracing::info!(
-            gpu = gpu.ordinal,
-            name = gpu.name,
-            total_bytes = gpu.total_bytes,
-            budget_bytes = bytes,
-            "found a GPU"
-        );
-    }
-    ModelCacheConfig {
+    let gpus = settings.gpu_memory.divide(gpus, &mut budget)?;
+    Ok(ModelCacheConfig {
         metric_options: settings.metrics.options,
         response_cache_bytes: settings.response_cache_bytes,
         budget,
         eviction_policy: settings.eviction_policy,
-        gpus: gpus.iter().map(|gpu| gpu.ordinal).collect(),
+        gpus,
         store_check_interval: settings.store_check_interval,
         missing_key_ttl: settings.downloads.missing_key_ttl,
         replace_without_room: settings.replace_without_room,
@@ -110,7 +99,7 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> ModelCacheConfig {
                 stall_timeout: settings.stream_stall_timeout,
             },
         },
-    }
+    })
 }
 
 fn backends(settings: &Settings, gpus: &[u32]) -> Result<Backends> {

@@ -59,6 +59,9 @@ struct IndexLine<'a> {
     state: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
+    /// Not Triton's: where it is, if that is on GPUs.
+    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+    gpus: &'a [u32],
 }
 
 #[derive(Deserialize, Default)]
@@ -162,6 +165,7 @@ fn lines(entries: &[IndexEntry], only_ready: bool) -> Vec<IndexLine<'_>> {
             version: entry.version.map(|version| version.to_string()),
             state: shown_state(entry),
             reason: &entry.reason,
+            gpus: &entry.gpus,
         })
         .collect()
 }

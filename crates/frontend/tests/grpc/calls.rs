@@ -205,9 +205,9 @@ async fn what_the_server_and_its_models_are() {
     let index = RepositoryIndexRequest { repository_name: String::new(), ready: false };
     let models = client.repository_index(index).await.expect("told").into_inner().models;
     let lines: Vec<_> = models.iter().map(|line| (line.name.as_str(), line.state.as_str())).collect();
-    assert_eq!(lines, [("broken", "UNAVAILABLE"), ("cached", ""), ("identity", "READY")]);
+    assert_eq!(lines, [("broken", "UNAVAILABLE"), ("cached", ""), ("identity", "READY"), ("on-gpus", "READY")]);
     let index = RepositoryIndexRequest { repository_name: String::new(), ready: true };
-    assert_eq!(client.repository_index(index).await.expect("told").into_inner().models.len(), 1);
+    assert_eq!(client.repository_index(index).await.expect("told").into_inner().models.len(), 2);
 }
 
 #[tokio::test]

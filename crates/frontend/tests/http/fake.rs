@@ -255,11 +255,13 @@ impl ModelControl for Fake {
             version,
             state,
             reason: reason.to_owned(),
+            gpus: Vec::new(),
         };
         let index = vec![
             entry("broken", Some(1), ModelState::Unavailable, "no such file"),
             entry("cached", None, ModelState::Unavailable, ""),
             entry("identity", Some(1), ModelState::Ready, ""),
+            IndexEntry { gpus: vec![0, 2], ..entry("on-gpus", Some(3), ModelState::Ready, "") },
         ];
         Box::pin(async move { index })
     }

@@ -98,10 +98,11 @@ async fn metadata_configuration_and_index() {
         {"name": "broken", "version": "1", "state": "UNAVAILABLE", "reason": "no such file"},
         {"name": "cached"},
         {"name": "identity", "version": "1", "state": "READY"},
+        {"name": "on-gpus", "version": "3", "state": "READY", "gpus": [0, 2]},
     ]);
     assert_eq!(server.post("/v2/repository/index", &[], "").await.json(), all);
     assert_eq!(server.post("/v2/repository/index", &[], "{}").await.json(), all);
-    assert_eq!(server.post("/v2/repository/index", &[], r#"{"ready":true}"#).await.json(), json!([all[2]]));
+    assert_eq!(server.post("/v2/repository/index", &[], r#"{"ready":true}"#).await.json(), json!([all[2], all[3]]));
 }
 
 #[tokio::test]

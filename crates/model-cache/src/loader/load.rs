@@ -5,35 +5,41 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use inference::{
-    Backend, Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Placement, Result, TensorName,
+    Backend, Device, Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Result, TensorName,
 };
 use repository::RepositoryModel;
 use scheduler::{CachedModel, Ensemble, EnsemblePlan, ModelMetrics, ScheduledModel, warm_up};
 
 use super::prepare::{Prepared, PreparedKind, PreparedModel, artifact};
-use super::{Loader, metric_name};
-use crate::loaded::{ServedModel, ServedModels, find_version};
-use crate::placement::demands;
+use super::{Loader, Sizes, metric_name};
+use crate::loaded::{Elsewhere, ServedModel, ServedModels, find_version};
+use crate::placement::Way;
 
 /// Models that are ready, and what they really took.
 pub(crate) struct Loaded {
     pub(crate) models: ServedModels,
     pub(crate) entry: Option<ModelName>,
     pub(crate) usage: MemoryUsage,
+    /// The same by model.
+    pub(crate) sizes: Sizes,
+    /// Where else they could be.
+    pub(crate) elsewhere: Elsewhere,
 }
 
 impl Loader {
-    /// Loads every version of every model. `archive` names the archive in metrics; a start-up repository has none.
+    /// Loads every version of every model, each placed in the way that `ways` says. `archive` names the archive in metrics; a start-up repository has none.
     ///
     /// # Errors
     /// The first model's that fails, with its name; what was loaded before it is unloaded again.
-    pub(crate) fn load(&self, prepared: Prepared, archive: Option<&str>) -> Result<Loaded> {
-        let Prepared { models, entry, members, .. } = prepared;
-        let mut loaded = Loaded { models: BTreeMap::new(), entry, usage: MemoryUsage::default() };
-        for model in models {
+    pub(crate) fn load(&self, prepared: Prepared, ways: &[usize], archive: Option<&str>) -> Result<Loaded> {
+        let Prepared { models, entry, members } = prepared;
+        let (usage, sizes) = (MemoryUsage::default(), Sizes::default());
+        let elsewhere = elsewhere(&models, ways);
+        let mut loaded = Loaded { models: BTreeMap::new(), entry, usage, sizes, elsewhere };
+        for (model, way) in models.into_iter().zip(ways) {
             let name = model.model.spec.name.clone();
             let label = metric_name(archive, loaded.entry.as_ref(), &name);
-            let versions = self.load_model(model, &label, &members, &mut loaded).map_err(|error| {
+            let versions = self.load_model(model, *way, &label, &members, &mut loaded).map_err(|error| {
                 let message = format!("load failed for model '{name}': {}", error.message());
                 Error::new(error.kind(), message).with_source(error).with_model(&*name)
             })?;
@@ -45,13 +51,14 @@ impl Loader {
     fn load_model(
         &self,
         prepared: PreparedModel,
+        way: usize,
         label: &str,
         members: &ServedModels,
         loaded: &mut Loaded,
     ) -> Result<BTreeMap<u64, ServedModel>> {
-        let PreparedModel { model, kind, .. } = prepared;
+        let PreparedModel { model, kind } = prepared;
         let labels = model.read_labels()?;
-        let mut versions = BTreeMap::new();
+        let (mut versions, mut taken, mut home) = (BTreeMap::new(), MemoryUsage::default(), Device::Host);
         for version in &model.versions {
             let info = info(&model, *version, labels.clone());
             let started = Instant::now();
@@ -61,8 +68,10 @@ impl Loader {
             let load_duration = metrics.load_duration();
             let (tally, mut memory, mut growth) = (metrics.tally().clone(), MemoryUsage::default(), None);
             let service = match &kind {
-                PreparedKind::Backend { backend, placement } => {
-                    let started = self.start_backend(&**backend, &model, info.clone(), placement, metrics)?;
+                PreparedKind::Backend { backend, ways } => {
+                    let way = &ways[way].way;
+                    home = way.home;
+                    let started = self.start_backend(&**backend, &model, info.clone(), way, metrics)?;
                     (memory, growth) = (started.memory, started.growth);
                     started.service
                 }
@@ -83,9 +92,11 @@ impl Loader {
                 None => service,
             };
             load_duration.set(started.elapsed().as_secs_f64());
-            loaded.usage.add_all(&memory);
+            taken.add_all(&memory);
             versions.insert(*version, ServedModel { info, service, tally, memory, growth });
         }
+        loaded.usage.add_all(&taken);
+        loaded.sizes.note(home, taken);
         Ok(versions)
     }
 
@@ -94,15 +105,15 @@ impl Loader {
         backend: &dyn Backend,
         model: &RepositoryModel,
         info: Arc<ModelInfo>,
-        placement: &Placement,
+        way: &Way,
         metrics: ModelMetrics,
     ) -> Result<Started> {
         let spec = &info.spec;
-        let executor = self.executor.for_model(&spec.name, &demands(&spec.name, &spec.instance_groups, &self.gpus)?)?;
+        let executor = self.executor.for_model(&spec.name, &way.instances)?;
         let mut artifact = artifact(model, info.version);
         artifact.spec = Arc::new(model.spec.with_sequence_tensors());
         let until = Instant::now().checked_add(self.load_timeout);
-        let mut loaded = backend.load(&artifact, placement)?;
+        let mut loaded = backend.load(&artifact, &way.placement())?;
         if !info.spec.warmup.is_empty() {
             warm_up(&artifact.spec, &mut loaded, &model.read_warmup_files()?, until)?;
         }
@@ -111,6 +122,23 @@ impl Loader {
         let service = ScheduledModel::new(info, loaded, executor, self.scheduler, metrics);
         Ok(Started { service, memory, growth })
     }
+}
+
+/// Where models could be that are placed in these ways.
+fn elsewhere(models: &[PreparedModel], chosen: &[usize]) -> Elsewhere {
+    let (mut elsewhere, mut must_stay) = (Elsewhere::default(), false);
+    for (model, chosen) in models.iter().zip(chosen) {
+        let PreparedKind::Backend { ways, .. } = &model.kind else { continue };
+        let is_on_gpu = ways[*chosen].way.is_on_gpu();
+        let could_be_elsewhere = ways.iter().any(|one| one.way.is_on_gpu() != is_on_gpu);
+        match is_on_gpu {
+            true if could_be_elsewhere => elsewhere.on_host = true,
+            true => must_stay = true,
+            false => elsewhere.on_gpu |= could_be_elsewhere,
+        }
+    }
+    elsewhere.on_host &= !must_stay;
+    elsewhere
 }
 
 /// A model that its backend has loaded.

@@ -3,26 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use inference::{Backend, Error, MemoryUsage, ModelArtifact, ModelName, ModelSpec, Placement, Result};
+use inference::{Backend, Device, Error, MemoryUsage, ModelArtifact, ModelName, ModelSpec, Result};
 use repository::{Repository, RepositoryModel};
 use scheduler::EnsemblePlan;
 use scheduler::ensemble_plan::plan;
 
+use super::sizes::Sizes;
 use super::{Loader, total};
 use crate::loaded::{ServedModels, find_version};
-use crate::placement::place;
+use crate::placement::{Demand, Need, Way, ways};
 use crate::problems::Problems;
 
-/// A repository whose models can be loaded, and what they are expected to take.
+/// A repository whose models can be loaded, where they may go, and what they are expected to take there.
 pub(crate) struct Prepared {
     /// The models, each after those that it is composed of.
     pub(crate) models: Vec<PreparedModel>,
     /// The model that a request reaches that names none.
     pub(crate) entry: Option<ModelName>,
-    /// What all of them together are expected to take.
-    pub(crate) estimate: MemoryUsage,
-    /// The configurations of all models that take memory state their sizes, so that the estimate is none.
-    pub(crate) is_stated: bool,
     /// Models in memory that ensembles may be composed of besides those above.
     pub(super) members: ServedModels,
 }
@@ -31,22 +28,44 @@ pub(crate) struct Prepared {
 pub(crate) struct PreparedModel {
     pub(crate) model: RepositoryModel,
     pub(crate) kind: PreparedKind,
-    estimate: MemoryUsage,
 }
 
 /// What will answer for a model.
 pub(crate) enum PreparedKind {
-    /// A backend.
-    Backend { backend: Arc<dyn Backend>, placement: Placement },
+    /// A backend, in one of these ways.
+    Backend { backend: Arc<dyn Backend>, ways: Vec<PreparedWay> },
     /// Its composing models.
     Ensemble(Box<EnsemblePlan>),
+}
+
+/// One way to place a model, and what it is expected to take then.
+pub(crate) struct PreparedWay {
+    pub(crate) way: Way,
+    need: Need,
+}
+
+impl Prepared {
+    /// What to make room for. `sizes` is what its models took the last time, where that is known.
+    pub(crate) fn demand(&self, sizes: Option<&Sizes>) -> Demand {
+        let known = |model: usize, way: &Way| {
+            let (home, usage) = sizes?.of(model)?;
+            Some(Need { usage: way.translate(home, usage)?, is_sure: true })
+        };
+        let needs = |(index, model): (usize, &PreparedModel)| match &model.kind {
+            PreparedKind::Backend { ways, .. } => {
+                ways.iter().map(|one| known(index, &one.way).unwrap_or_else(|| one.need.clone())).collect()
+            }
+            PreparedKind::Ensemble(_) => vec![Need { usage: MemoryUsage::default(), is_sure: true }],
+        };
+        Demand::new(self.models.iter().enumerate().map(needs).collect())
+    }
 }
 
 /// The models by name, specifications complete.
 type Completed = BTreeMap<ModelName, RepositoryModel>;
 
 impl Loader {
-    /// Completes specifications, plans ensembles, places instances and estimates memory. Ensembles are composed of the
+    /// Completes specifications, plans ensembles, lists where instances may go and estimates memory. Ensembles are composed of the
     /// repository's own models, or else of `members`, which are in memory already.
     ///
     /// # Errors
@@ -72,14 +91,10 @@ impl Loader {
         let order = composing_first(&completed)?;
         let models = order.into_iter().filter_map(|name| {
             let model = completed.remove(&name)?;
-            let (kind, estimate) = kinds.remove(&name)?;
-            Some(PreparedModel { model, kind, estimate })
+            let kind = kinds.remove(&name)?;
+            Some(PreparedModel { model, kind })
         });
-        let models: Vec<PreparedModel> = models.collect();
-        let estimate = total(models.iter().map(|model| &model.estimate));
-        let mut loaded = models.iter().filter(|prepared| matches!(prepared.kind, PreparedKind::Backend { .. }));
-        let is_stated = loaded.all(|prepared| prepared.model.spec.memory_bytes.is_some());
-        Ok(Prepared { models, entry: repository.entry, estimate, is_stated, members })
+        Ok(Prepared { models: models.collect(), entry: repository.entry, members })
     }
 
     fn complete(&self, model: RepositoryModel) -> Result<RepositoryModel> {
@@ -98,21 +113,14 @@ impl Loader {
         }
     }
 
-    fn kind(
-        &self,
-        model: &RepositoryModel,
-        all: &Completed,
-        members: &ServedModels,
-    ) -> Result<(PreparedKind, MemoryUsage)> {
+    fn kind(&self, model: &RepositoryModel, all: &Completed, members: &ServedModels) -> Result<PreparedKind> {
         if model.spec.ensemble.is_some() {
-            let plan = Box::new(plan_ensemble(model, all, members)?);
-            return Ok((PreparedKind::Ensemble(plan), MemoryUsage::default()));
+            return Ok(PreparedKind::Ensemble(Box::new(plan_ensemble(model, all, members)?)));
         }
         let backend = self.backends.find(&model.spec)?.clone();
-        let placement = place(&model.spec.name, &model.spec.instance_groups, &self.gpus)?;
-        let estimates = model.versions.iter().map(|version| estimate(&*backend, model, *version, &placement));
-        let estimate = total(&estimates.collect::<Vec<_>>());
-        Ok((PreparedKind::Backend { backend, placement }, estimate))
+        let ways = ways(&model.spec.name, &model.spec.instance_groups, &self.gpus)?;
+        let ways = estimate(&*backend, model, ways);
+        Ok(PreparedKind::Backend { backend, ways })
     }
 }
 
@@ -157,10 +165,47 @@ pub(super) fn artifact(model: &RepositoryModel, version: u64) -> ModelArtifact {
     }
 }
 
-fn estimate(backend: &dyn Backend, model: &RepositoryModel, version: u64, placement: &Placement) -> MemoryUsage {
-    let expected = backend.estimate(&artifact(model, version), model.file_bytes(version), placement);
-    let (Some(stated), Some(device)) = (model.spec.memory_bytes, placement.instances.first()) else { return expected };
-    MemoryUsage::on(*device, stated)
+/// What a model is expected to take in each way; all GPUs are alike. A model that may be on the host goes nowhere else when its
+/// backend would put nothing on a GPU.
+fn estimate(backend: &dyn Backend, model: &RepositoryModel, ways: Vec<Way>) -> Vec<PreparedWay> {
+    let may_be_on_host = ways.iter().any(|way| way.home == Device::Host);
+    let mut estimated: Vec<(Device, MemoryUsage)> = Vec::new();
+    let mut prepared = Vec::with_capacity(ways.len());
+    for way in ways {
+        let known = estimated.iter().find_map(|(home, usage)| way.translate(*home, usage));
+        let expected = known.unwrap_or_else(|| expected(backend, model, &way));
+        estimated.push((way.home, expected.clone()));
+        let is_on_gpu = expected.iter().any(|(device, _)| device != Device::Host);
+        if way.home == Device::Host || is_on_gpu || !may_be_on_host {
+            let need = match model.spec.memory_bytes {
+                Some(bytes) => Need { usage: stated(bytes, model.versions.len(), &way, &expected), is_sure: true },
+                None => Need { usage: expected, is_sure: false },
+            };
+            prepared.push(PreparedWay { way, need });
+        }
+    }
+    prepared
+}
+
+fn expected(backend: &dyn Backend, model: &RepositoryModel, way: &Way) -> MemoryUsage {
+    let placement = way.placement();
+    let of_version =
+        |version: &u64| backend.estimate(&artifact(model, *version), model.file_bytes(*version), &placement);
+    total(&model.versions.iter().map(of_version).collect::<Vec<_>>())
+}
+
+/// What the configuration says that each version takes on each device that it has instances on; elsewhere, what is expected.
+fn stated(bytes: u64, versions: usize, way: &Way, expected: &MemoryUsage) -> MemoryUsage {
+    let mut devices: Vec<Device> = way.instances.iter().map(|(device, _)| *device).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let mut usage = MemoryUsage::default();
+    expected
+        .iter()
+        .filter(|(device, _)| !devices.contains(device))
+        .for_each(|(device, bytes)| usage.add(device, bytes));
+    devices.into_iter().for_each(|device| usage.add(device, bytes.saturating_mul(versions as u64)));
+    usage
 }
 
 fn plan_ensemble(model: &RepositoryModel, all: &Completed, members: &ServedModels) -> Result<EnsemblePlan> {

@@ -7,6 +7,8 @@ use inference::{IndexEntry, ModelState};
 pub(super) struct Known<'a> {
     /// The versions that serve.
     pub(super) serving: &'a [u64],
+    /// The GPUs that they are on.
+    pub(super) gpus: &'a [u32],
     /// The versions that its last load was to give.
     pub(super) versions: &'a [u64],
     /// A load is under way.
@@ -29,10 +31,13 @@ pub(super) fn lines(name: &str, known: Known<'_>) -> Vec<IndexEntry> {
         Known { failure: None, unloaded: true, .. } => (ModelState::Unavailable, "unloaded"),
         _ => (ModelState::Unavailable, failure),
     };
-    let entry =
-        |version, state, reason: &str| IndexEntry { name: name.to_owned(), version, state, reason: reason.to_owned() };
-    let mut lines: Vec<_> =
-        known.serving.iter().map(|version| entry(Some(*version), ModelState::Ready, failure)).collect();
+    let entry = |version, state, reason: &str| {
+        let (name, reason) = (name.to_owned(), reason.to_owned());
+        IndexEntry { name, version, state, reason, gpus: Vec::new() }
+    };
+    let ready =
+        |version: &u64| IndexEntry { gpus: known.gpus.to_vec(), ..entry(Some(*version), ModelState::Ready, failure) };
+    let mut lines: Vec<_> = known.serving.iter().map(ready).collect();
     let is_told = known.serving.is_empty() || known.loading || known.failure.is_some();
     let others = known.versions.iter().filter(|version| is_told && !known.serving.contains(version));
     lines.extend(others.map(|version| entry(Some(*version), state, reason)));

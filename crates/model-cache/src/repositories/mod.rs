@@ -265,8 +265,10 @@ impl Repositories {
                 let key = ArchiveKey::Model(name.clone());
                 let serving = serving(residency, &key);
                 let failure = record.failure.as_ref().map(Error::message);
+                let gpus = residency.peek(&key).map(|archive| archive.gpus()).unwrap_or_default();
                 let known = Known {
                     serving: &serving,
+                    gpus: &gpus,
                     versions: &record.versions,
                     loading: record.loading,
                     unloading: residency.unloading().any(|unloading| *unloading == key),

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::world::config;
 use crate::clock::now;
 use crate::config::ModelCacheConfig;
-use crate::loaded::{Files, LoadedArchive};
+use crate::loaded::{Elsewhere, Files, LoadedArchive};
 use crate::metrics::CacheMetrics;
 use crate::policy::EvictionPolicy;
 use crate::residency::Arrival;
@@ -53,6 +53,7 @@ async fn load_as(room: &Arc<Room>, key: &ArchiveKey, arrival: Arrival) {
         version: "".into(),
         usage,
         took: load,
+        elsewhere: Elsewhere::default(),
         models: BTreeMap::new(),
         entry: None,
         files: Files::Foreign,

@@ -26,8 +26,12 @@ pub(super) struct Events {
     pub(super) removals: u64,
     pub(super) crashes: u64,
     pub(super) budgets: u64,
+    /// Archives that moved to a GPU.
+    pub(super) moves: u64,
     /// Steps that ended with more held than a budget that had shrunk.
     pub(super) over_budget: u64,
+    /// What must never happen, and did.
+    pub(super) wrong: Vec<String>,
     found: u64,
     waited: u64,
     gone: u64,
@@ -54,7 +58,7 @@ impl Events {
         assert_eq!(self.requests, ends, "{self:?}");
         let often = [self.requests, self.found, self.waited, self.departures];
         assert!(often.iter().all(|count| *count > steps / 100), "{self:?}");
-        let seldom = [self.gone, self.removals, self.crashes, self.budgets, self.over_budget];
+        let seldom = [self.gone, self.removals, self.crashes, self.budgets, self.moves, self.over_budget];
         assert!(seldom.iter().all(|count| *count > 0), "{self:?}");
         for kind in [ErrorKind::NoRoom, ErrorKind::Internal, ErrorKind::DeadlineExceeded, ErrorKind::Overloaded] {
             assert!(self.failed.contains_key(kind.name()), "{kind:?} never happened: {self:?}");

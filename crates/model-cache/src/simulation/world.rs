@@ -13,24 +13,26 @@ use test_util::dice::Dice;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::backend::{DiceBackend, repository};
+use super::backend::{DiceBackend, GPUS, is_in_its_place, may_be_anywhere, repository};
 use super::events::{End, Events};
 use crate::archive_load::{ArchiveLoads, Source};
 use crate::backends::Backends;
 use crate::clock::now;
 use crate::config::{ModelCacheConfig, RepositoryConfig};
-use crate::flight::{Flights, Landing};
+use crate::flight::{Flights, Landing, Passenger};
 use crate::forecast::Forecast;
 use crate::loaded::{Files, Pin};
 use crate::loader::Loader;
 use crate::metrics::CacheMetrics;
 use crate::policy::EvictionPolicy;
+use crate::residency::Residency;
 use crate::room::{Room, UnloadReason};
 use crate::route::ArchiveKey;
 
 const ARCHIVES: usize = 24;
-const DEVICES: [Device; 2] = [Device::Host, Device::Gpu(0)];
+const DEVICES: [Device; 4] = [Device::Host, Device::Gpu(0), Device::Gpu(1), Device::Gpu(2)];
 pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+const VERSION: &str = "1";
 /// Nobody waits longer for a load.
 const LONGEST: Duration = Duration::from_secs(12);
 
@@ -58,13 +60,63 @@ impl Archive {
     }
 }
 
+impl Shared {
+    /// A flight begins. What is wrong is noted: a panic would only be the flight's own.
+    fn take_off(&self, archive: &Archive) {
+        if archive.is_flying.swap(true, Ordering::Relaxed) {
+            self.events.lock().wrong.push(format!("two flights of {} at once", archive.target));
+        }
+    }
+}
+
+/// In the quiet after a run: archives that may be anywhere are loaded while there is no GPU, and move once there is one.
+impl Shared {
+    async fn move_all(self: &Arc<Self>) {
+        let mut budget = MemoryUsage::on(Device::Host, 10_000);
+        self.room.set_budget(budget.clone());
+        let are_gpus_free = || self.room.read(|r| GPUS.iter().all(|ordinal| r.used(Device::Gpu(*ordinal)) == 0));
+        within(Duration::from_secs(600), "GPUs are free", are_gpus_free).await;
+        let anywhere: Vec<usize> = (0..self.archives.len()).filter(|index| may_be_anywhere(*index)).collect();
+        for index in &anywhere {
+            until_done(|| {
+                let shared = self.clone();
+                let target = &self.archives[*index].target;
+                self.flights.board(target, Priority::Interactive, |_| fly(shared, *index))
+            })
+            .await;
+        }
+        GPUS.iter().for_each(|ordinal| budget.add(Device::Gpu(*ordinal), 100));
+        self.room.set_budget(budget);
+        for index in anywhere {
+            until_done(|| {
+                let (shared, archive) = (self.clone(), &self.archives[index]);
+                let pin = self.room.pin_unused(&archive.key()).expect("nobody unloads it");
+                self.flights.board_unasked(&archive.target, |_| fly_to_gpu(shared, index, pin))
+            })
+            .await;
+        }
+    }
+}
+
+/// Flies until the dice let it land.
+async fn until_done(board: impl Fn() -> Result<Passenger>) {
+    for _ in 0..100 {
+        if board().expect("nobody else flies").land(None).await.is_ok() {
+            return;
+        }
+        // What hung may still be under way.
+        tokio::time::sleep(LOAD_TIMEOUT * 3).await;
+    }
+    panic!("a hundred loads have failed");
+}
+
 pub(super) struct World {
     shared: Arc<Shared>,
     dice: Dice,
     requests: JoinSet<()>,
     clients: Vec<AbortHandle>,
     /// By device: no more may be held than this.
-    ceilings: [u64; 2],
+    ceilings: [u64; DEVICES.len()],
 }
 
 impl World {
@@ -100,6 +152,7 @@ impl World {
             550..555 => self.remove(),
             555..558 => self.crash(),
             558..560 => self.change_budget(),
+            560..570 => self.relocate(),
             _ => tokio::time::sleep(self.dice.millis(1, 100)).await,
         }
         tokio::task::yield_now().await;
@@ -145,9 +198,23 @@ impl World {
         }
     }
 
+    /// An archive that is on the host and may be on a GPU moves there.
+    fn relocate(&mut self) {
+        let movable = |archive: &&Archive| {
+            let residency = |r: &Residency| r.peek(&archive.key()).is_some_and(|resident| resident.elsewhere.on_gpu);
+            self.shared.room.read(residency)
+        };
+        let Some(index) = self.shared.archives.iter().position(|archive| movable(&archive)) else { return };
+        let archive = &self.shared.archives[index];
+        let Some(pin) = self.shared.room.pin_unused(&archive.key()) else { return };
+        let shared = self.shared.clone();
+        // Where somebody loads it already, there is nothing to move.
+        let _ = self.shared.flights.board_unasked(&archive.target, |_| fly_to_gpu(shared, index, pin));
+    }
+
     fn change_budget(&mut self) {
         let mut budget = MemoryUsage::on(Device::Host, self.dice.between(25, 130));
-        budget.add(Device::Gpu(0), self.dice.between(25, 90));
+        GPUS.iter().for_each(|ordinal| budget.add(Device::Gpu(*ordinal), self.dice.between(25, 120)));
         self.shared.room.set_budget(budget);
         self.shared.events.lock().budgets += 1;
     }
@@ -165,7 +232,10 @@ impl World {
             is_over |= used > budget;
             *ceiling = used.max(budget);
         }
-        self.shared.events.lock().over_budget += u64::from(is_over);
+        let mut events = self.shared.events.lock();
+        assert!(events.wrong.is_empty(), "{:?}", events.wrong);
+        events.over_budget += u64::from(is_over);
+        drop(events);
         while let Some(ended) = self.requests.try_join_next() {
             propagate(ended);
         }
@@ -184,6 +254,8 @@ impl World {
         };
         within(Duration::from_secs(600), "only what is resident is held", || DEVICES.into_iter().all(is_balanced))
             .await;
+        shared.move_all().await;
+        within(Duration::from_secs(600), "what was moved is gone", || DEVICES.into_iter().all(is_balanced)).await;
         for archive in &shared.archives {
             shared.room.remove(&archive.key(), UnloadReason::Shutdown).await;
         }
@@ -224,6 +296,7 @@ impl Request {
                 }
             }
         };
+        assert!(is_in_its_place(self.archive, &pin.usage), "{} is at {:?}", archive.target, pin.usage);
         let removals = archive.removals.load(Ordering::Relaxed);
         let was_resident = is_resident(&shared.room, &pin);
         tokio::time::sleep(hold).await;
@@ -250,25 +323,47 @@ impl Drop for Request {
 /// A flight; as `TargetLoads` does it, but what is on disk is at hand.
 async fn fly(shared: Arc<Shared>, archive: usize) -> Landing {
     let archive = &shared.archives[archive];
-    assert!(!archive.is_flying.swap(true, Ordering::Relaxed), "two flights of {} at once", archive.target);
+    shared.take_off(archive);
     shared.events.lock().departures += 1;
     let landing = load(&shared, archive).await;
     archive.is_flying.store(false, Ordering::Relaxed);
     landing
 }
 
+/// A flight of an archive that is in memory, from the host to a GPU.
+async fn fly_to_gpu(shared: Arc<Shared>, archive: usize, pin: Pin) -> Landing {
+    let archive = &shared.archives[archive];
+    shared.take_off(archive);
+    let moved = shared.loads.move_to_gpu(source(archive), &pin).await;
+    archive.is_flying.store(false, Ordering::Relaxed);
+    let moved = moved?;
+    if !moved.is_on_gpu() {
+        shared.events.lock().wrong.push(format!("{} has moved to {:?}", archive.target, moved.usage));
+    }
+    // What served until now is not found any more.
+    archive.removals.fetch_add(1, Ordering::Relaxed);
+    shared.events.lock().moves += 1;
+    Ok((moved, outcome(CacheTier::Disk)))
+}
+
+fn outcome(tier: CacheTier) -> CacheOutcome {
+    CacheOutcome { tier, version: VERSION.into(), load: None }
+}
+
 async fn load(shared: &Shared, archive: &Archive) -> Landing {
-    let version: Arc<str> = "1".into();
-    let outcome = |tier| CacheOutcome { tier, version: version.clone(), load: None };
     if let Some(pin) = shared.room.pin(&archive.key()) {
         return Ok((pin, outcome(CacheTier::Memory)));
     }
+    Ok((shared.loads.load(source(archive)).await?, outcome(CacheTier::Disk)))
+}
+
+fn source(archive: &Archive) -> Source {
     let repository = archive.repository.clone();
     let read = Box::new(move || -> Result<Repository> { Ok(repository) });
     let (key, files, overdue) = (archive.key(), Files::Foreign, Arc::new(Notify::new()));
-    let source = Source {
+    Source {
         key,
-        version: version.clone(),
+        version: VERSION.into(),
         tier: CacheTier::Disk,
         read,
         files,
@@ -276,8 +371,7 @@ async fn load(shared: &Shared, archive: &Archive) -> Landing {
         kept: false,
         urgency: None,
         overdue,
-    };
-    Ok((shared.loads.load(source).await?, outcome(CacheTier::Disk)))
+    }
 }
 
 fn is_resident(room: &Room, pin: &Pin) -> bool {
@@ -304,12 +398,12 @@ fn propagate(ended: Result<(), tokio::task::JoinError>) {
 /// Bounds that are met often.
 pub(super) fn config(eviction_policy: EvictionPolicy) -> ModelCacheConfig {
     let mut budget = MemoryUsage::on(Device::Host, 80);
-    budget.add(Device::Gpu(0), 50);
+    GPUS.iter().for_each(|ordinal| budget.add(Device::Gpu(*ordinal), 70));
     ModelCacheConfig {
         response_cache_bytes: None,
         budget,
         eviction_policy,
-        gpus: Vec::new(),
+        gpus: GPUS.to_vec(),
         store_check_interval: Duration::from_secs(60),
         missing_key_ttl: Duration::ZERO,
         replace_without_room: crate::config::ReplaceWithoutRoom::Keep,

@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use test_util::archive::ArchiveBuilder;
 
 /// A backend that counts, and whose models answer with their own `mark`. Parameters: `estimate` and `actual` bytes; `fault`
-/// = `load_error`, `load_panic`, `run_panic`; `gate` names a gate that a load or a run waits at.
+/// = `load_error`, `load_panic`, `run_panic`; `gate` names a gate that a load or a run waits at. The bytes are on each GPU that
+/// a model is placed on, or else on the host; with `falls_back` what was meant for a GPU ends on the host.
 #[derive(Default)]
 pub(crate) struct ScriptedBackend {
     pub(crate) loads: AtomicUsize,
@@ -45,16 +46,27 @@ fn number(model: &ModelArtifact, parameter: &str) -> u64 {
     model.spec.parameters.get(parameter).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
+/// So many bytes wherever the model is placed.
+fn placed(bytes: u64, placement: &Placement) -> MemoryUsage {
+    let mut usage = MemoryUsage::default();
+    for device in &placement.instances {
+        if usage.get(*device) == 0 {
+            usage.add(*device, bytes);
+        }
+    }
+    usage
+}
+
 impl Backend for ScriptedBackend {
     fn name(&self) -> &str {
         "scripted"
     }
 
-    fn estimate(&self, model: &ModelArtifact, _: u64, _: &Placement) -> MemoryUsage {
-        MemoryUsage::on(Device::Host, number(model, "estimate"))
+    fn estimate(&self, model: &ModelArtifact, _: u64, placement: &Placement) -> MemoryUsage {
+        placed(number(model, "estimate"), placement)
     }
 
-    fn load(&self, model: &ModelArtifact, _: &Placement) -> Result<LoadedModel> {
+    fn load(&self, model: &ModelArtifact, placement: &Placement) -> Result<LoadedModel> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         if let Some(gate) = self.take_gate(model, "load_gate") {
             let _ = gate.recv();
@@ -65,15 +77,18 @@ impl Backend for ScriptedBackend {
             Some("load_panic") => panic!("scripted"),
             _ => {}
         }
-        let instance = Instance {
+        let instance = || Instance {
             mark: number(model, "mark"),
             runs: self.runs.clone(),
             arrivals: self.arrivals.clone(),
             panics: fault == Some("run_panic"),
             gate: self.take_gate(model, "run_gate"),
         };
-        let memory = MemoryUsage::on(Device::Host, number(model, "actual"));
-        Ok(LoadedModel { instances: vec![Box::new(instance)], memory })
+        let on_host = Placement::on_host(placement.instances.len());
+        let falls_back = model.spec.parameters.contains_key("falls_back");
+        let memory = placed(number(model, "actual"), if falls_back { &on_host } else { placement });
+        let instances = placement.instances.iter().map(|_| Box::new(instance()) as Box<dyn ModelInstance>);
+        Ok(LoadedModel { instances: instances.collect(), memory })
     }
 }
 

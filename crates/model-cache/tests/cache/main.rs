@@ -1,6 +1,7 @@
 //! The model cache with a real folder store and disk cache, and a backend that does what each test scripts.
 
 mod by_name;
+mod devices;
 mod faults;
 mod harness;
 mod overdue;

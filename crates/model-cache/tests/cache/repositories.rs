@@ -26,8 +26,11 @@ fn explicit(names: &[&str]) -> ModelControlMode {
 }
 
 fn write(folder: &Path, model: &str, config: &str) {
-    fs::create_dir_all(folder.join(model).join("1")).expect("writable");
-    fs::write(folder.join(model).join("1/model"), "weights").expect("writable");
+    let weights = folder.join(model).join("1/model");
+    if !weights.exists() {
+        fs::create_dir_all(folder.join(model).join("1")).expect("writable");
+        fs::write(weights, "weights").expect("writable");
+    }
     // Written aside and renamed, so that no look sees half of it.
     let new = folder.join(format!(".{model}"));
     fs::write(&new, config).expect("writable");
