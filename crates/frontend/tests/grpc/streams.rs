@@ -72,20 +72,21 @@ async fn answers_behind_a_slow_one_are_bounded() {
     assert_eq!(answers, (0..100).map(|id| id.to_string()).collect::<Vec<_>>());
 }
 
+/// Requests that end without a message: no write to the socket wakes the stream by chance.
 #[tokio::test]
 async fn a_place_that_one_leaves_goes_to_the_next_though_nothing_else_happens() {
     let mut server = start().await;
-    let requests = stream::iter((0..40).map(|id| numbered("slow", id))).chain(stream::pending());
-    let mut answers = server.client.model_stream_infer(requests).await.expect("a stream").into_inner();
+    let silent = || {
+        let choice = Some(ParameterChoice::StringParam("gate".to_owned()));
+        let parameters = [("then".to_owned(), InferParameter { parameter_choice: choice })].into();
+        ModelInferRequest { parameters, ..request("repeat", &[0.0]) }
+    };
+    let requests = stream::iter((0..40).map(move |_| silent())).chain(stream::pending());
+    let _answers = server.client.model_stream_infer(requests).await.expect("a stream");
     server.fake.wait_for_requests(32).await;
-    for ended in 0..8 {
+    for ended in 1..=8 {
         server.fake.gate.add_permits(1);
-        assert_eq!(id(&answers.message().await.expect("no status").expect("open")), ended.to_string());
-        server.fake.wait_for_requests(33 + ended).await;
-    }
-    server.fake.gate.add_permits(32);
-    for ended in 8..40 {
-        assert_eq!(id(&answers.message().await.expect("no status").expect("open")), ended.to_string());
+        server.fake.wait_for_requests(32 + ended).await;
     }
 }
 

@@ -76,7 +76,7 @@ pub struct Fake {
     pub log: Mutex<LogSettings>,
     /// Every request that came this far.
     pub requests: Mutex<Vec<InferRequest>>,
-    /// Opens once for each request to `slow` that may finish.
+    /// Opens once for each request to `slow`, or to `repeat` with a gate, that may finish.
     pub gate: Semaphore,
     /// Requests to `slow` whose future was dropped before it finished.
     pub abandoned: AtomicUsize,
@@ -188,6 +188,10 @@ impl InferenceService for Fake {
                 Some(Parameter::String(then)) if then == "wait" => {
                     let _abandoned = Abandoned(Some(&self.abandoned));
                     futures::future::pending().await
+                }
+                Some(Parameter::String(then)) if then == "gate" => {
+                    self.gate.acquire().await.expect("open").forget();
+                    None
                 }
                 Some(Parameter::String(then)) if then == "panic" => panic!("this model panics"),
                 Some(_) => Some(Err(Error::unavailable("no luck with 'repeat'"))),
