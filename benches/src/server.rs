@@ -60,6 +60,14 @@ impl Server {
     /// # Errors
     /// When it does not start, with the end of its log.
     pub fn start(binary: &Path, store: &Store, disk_cache: &Path) -> Result<Self> {
+        Self::start_with(binary, store, disk_cache, &[])
+    }
+
+    /// The same with further options.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(binary: &Path, store: &Store, disk_cache: &Path, options: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         // Nothing of the machine's own settings may leak in.
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_a_setting(name)) {
@@ -70,6 +78,7 @@ impl Server {
         command.args(["--http-port", "0", "--metrics-port", "0", "--sagemaker-port", "0", "--grpc-port", "0"]);
         command.arg("--disk-cache").arg(disk_cache).arg("--ort-library").arg(machine::library().as_ref());
         store.apply(&mut command);
+        command.args(options);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot start panoply")?;
         let log = child.stderr.take().context("invariant: standard error is piped")?;
         let (address, grpc_address) = listening(log)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use inference::{CacheTier, Error, ErrorKind, Result};
 use lru::LruCache;
 use parking_lot::Mutex;
-use repository::{Priority, Repository, Urgency};
+use repository::{Background, Priority, Repository, Urgency};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::blocking;
@@ -61,6 +61,7 @@ pub(crate) struct ArchiveLoads {
     room: Arc<Room>,
     loader: Arc<Loader>,
     slots: Semaphore,
+    background: Background,
     load_timeout: Duration,
     room_timeout: Duration,
     /// What archives really took, by key and version: better than an estimate the next time.
@@ -75,6 +76,7 @@ impl ArchiveLoads {
             room,
             loader,
             slots: Semaphore::new(config.load_concurrency.get()),
+            background: config.background.clone(),
             load_timeout: config.load_timeout,
             room_timeout: config.room_timeout,
             sizes: Mutex::new(LruCache::new(remembered)),
@@ -157,7 +159,7 @@ impl ArchiveLoads {
         };
         if let Err(error) = checked {
             // Unloading may block, and must be over before the reservation is given back.
-            let _ = blocking::spawn(move || drop(loaded)).await;
+            let _ = blocking::spawn(&self.background, move || drop(loaded)).await;
             return Err(error);
         }
         let Loaded { models, entry, usage, elsewhere, .. } = loaded;
@@ -204,7 +206,7 @@ impl ArchiveLoads {
     ) -> Result<(T, Duration)> {
         let slot = self.slots.acquire().await.map_err(|_| Error::unavailable("the server is stopping"))?;
         let started = now();
-        let mut working = blocking::spawn(work);
+        let mut working = blocking::spawn(&self.background, work);
         let done = match tokio::time::timeout(self.load_timeout, &mut working).await {
             Ok(done) => done,
             Err(_) => {

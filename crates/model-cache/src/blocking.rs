@@ -1,15 +1,15 @@
 //! Work that blocks, such as loading and unloading: never on threads that carry requests.
 
-use tokio::task::JoinHandle;
+use repository::{Background, Working};
 
-/// Runs it on a thread that may block. It goes on when the handle is dropped.
-pub(crate) fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+/// Runs it in the background. It goes on when what waits for it is dropped.
+pub(crate) fn spawn<T: Send + 'static>(
+    background: &Background,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Working<T> {
     #[cfg(test)]
     if let Some(duration) = crate::simulation::work_duration() {
-        return tokio::spawn(async move {
-            tokio::time::sleep(duration).await;
-            work()
-        });
+        return Working::after(duration, work);
     }
-    tokio::task::spawn_blocking(work)
+    background.run(work)
 }

@@ -22,6 +22,7 @@ use crate::config::ModelCacheConfig;
 use crate::flight::Flights;
 use crate::forecast::Forecast;
 use crate::growth;
+use crate::interference::{Interference, Watched};
 use crate::loaded::Pin;
 use crate::loader::Loader;
 use crate::metrics::CacheMetrics;
@@ -46,6 +47,7 @@ pub struct ModelCache {
     pub(crate) refresh: Option<Arc<Refresh>>,
     is_accepting: AtomicBool,
     metrics: CacheMetrics,
+    interference: Interference,
 }
 
 impl ModelCache {
@@ -82,6 +84,7 @@ impl ModelCache {
             labels,
             is_accepting: AtomicBool::new(false),
             metrics,
+            interference: Interference::new(config.background.clone()),
         })
     }
 
@@ -287,11 +290,14 @@ impl InferenceService for ModelCache {
             let route = self.route(&request.model)?;
             let (pin, cache) = self.acquire(&route, request.loaded_by(), request.trace.as_ref()).await?;
             let served = pin.find(route.model.as_deref(), request.model.version).map_err(|error| pin.blame(error))?;
+            let is_resident = cache.as_ref().is_none_or(|cache| cache.tier == CacheTier::Memory);
+            let watched = is_resident.then(|| self.interference.watch());
             let answered = served.service.infer(request).await;
             let mut response = answered.map_err(|error| {
                 self.replace_broken(&pin);
                 pin.blame(error)
             })?;
+            watched.into_iter().for_each(Watched::answered);
             response.cache = cache;
             // Outputs may lie in the model's memory: it stays until they are written.
             response.guard = Some(Arc::new(pin));

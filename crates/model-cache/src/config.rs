@@ -1,10 +1,13 @@
 //! What bounds the model cache.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use inference::MemoryUsage;
+use repository::Background;
 use scheduler::{MetricOptions, ResourceLimit, SchedulerConfig};
 
 use crate::policy::EvictionPolicy;
@@ -51,6 +54,34 @@ pub enum ReplaceWithoutRoom {
     Gap,
 }
 
+/// Gives memory that an unload has freed back to the system; blocks. Called in the background after each unload, before the memory
+/// counts as free. Does nothing by default.
+#[derive(Clone)]
+pub struct AfterUnload(Arc<dyn Fn() + Send + Sync>);
+
+impl AfterUnload {
+    /// Calls this.
+    pub fn new(give_back: impl Fn() + Send + Sync + 'static) -> Self {
+        AfterUnload(Arc::new(give_back))
+    }
+
+    pub(crate) fn call(&self) {
+        (self.0)();
+    }
+}
+
+impl Default for AfterUnload {
+    fn default() -> Self {
+        AfterUnload::new(|| {})
+    }
+}
+
+impl fmt::Debug for AfterUnload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AfterUnload")
+    }
+}
+
 /// The model cache's bounds and intervals.
 #[derive(Clone, Debug)]
 pub struct ModelCacheConfig {
@@ -93,8 +124,10 @@ pub struct ModelCacheConfig {
     pub repositories: RepositoryConfig,
     /// Where files are written that come with a request to load.
     pub scratch: PathBuf,
-    /// Called after each unload, on a thread that may block: gives freed memory back to the system.
-    pub after_unload: fn(),
+    /// Where models are loaded and unloaded.
+    pub background: Background,
+    /// What is done after each unload.
+    pub after_unload: AfterUnload,
     /// Queues and time limits of each model.
     pub scheduler: SchedulerConfig,
 }

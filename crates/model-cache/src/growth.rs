@@ -46,7 +46,7 @@ async fn tend(room: &Arc<Room>, archive: &Pin) {
                 })
             }
         };
-        if tokio::task::spawn_blocking(work).await.is_err() {
+        if room.background.run(work).await.is_err() {
             tracing::error!("a model panicked while it grew or shrank");
         }
     }

@@ -20,6 +20,7 @@ pub mod eviction;
 mod flight;
 mod forecast;
 mod growth;
+mod interference;
 mod journey;
 mod kept;
 mod loaded;
@@ -51,7 +52,9 @@ mod working_set;
 pub use archives::Archives;
 pub use backends::Backends;
 pub use cache::ModelCache;
-pub use config::{InitialModels, ModelCacheConfig, ModelControlMode, ReplaceWithoutRoom, RepositoryConfig};
+pub use config::{
+    AfterUnload, InitialModels, ModelCacheConfig, ModelControlMode, ReplaceWithoutRoom, RepositoryConfig,
+};
 pub use cuda_memory::CudaMemory;
 pub use devices::{CudaInventory, DeviceInventory, Gpu};
 pub use metrics::describe_metrics;

@@ -13,6 +13,7 @@ use crate::room::UnloadReason;
 pub fn describe_metrics() {
     crate::churn::describe_metrics();
     refresh::describe_metrics();
+    crate::interference::describe();
     describe_counter!(
         "panoply_cache_requests_total",
         Unit::Count,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use inference::{Error, MemoryUsage, Result};
 use parking_lot::Mutex;
+use repository::Background;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
@@ -16,7 +17,7 @@ use tokio::time::timeout_at;
 use crate::blocking;
 use crate::churn::Churn;
 use crate::clock::now;
-use crate::config::ModelCacheConfig;
+use crate::config::{AfterUnload, ModelCacheConfig};
 use crate::displaced::Displaced;
 use crate::eviction::{RoomPlan, Shortage};
 use crate::loaded::{LoadedArchive, Pin};
@@ -60,7 +61,8 @@ pub(crate) struct Room {
     /// What had to leave a GPU and could be on the host.
     displaced: Mutex<Displaced>,
     metrics: CacheMetrics,
-    after_unload: fn(),
+    pub(crate) background: Background,
+    after_unload: AfterUnload,
 }
 
 impl Room {
@@ -79,7 +81,8 @@ impl Room {
             churn,
             displaced: Mutex::default(),
             metrics,
-            after_unload: config.after_unload,
+            background: config.background.clone(),
+            after_unload: config.after_unload.clone(),
         })
     }
 
@@ -251,7 +254,7 @@ impl Room {
         let Some(archive) = self.residency.lock().begin_unload_of_files(now()) else { return false };
         let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
         drop(archive);
-        (self.after_unload)();
+        self.after_unload.call();
         self.finish_unload(&key, &usage, UnloadReason::Disk, started.elapsed());
         true
     }
@@ -324,10 +327,10 @@ impl Room {
 
     async fn unload(self: &Arc<Self>, archive: Arc<LoadedArchive>, reason: UnloadReason) {
         let (key, usage, started) = (archive.key.clone(), archive.usage.clone(), Instant::now());
-        let after_unload = self.after_unload;
-        let dropped = blocking::spawn(move || {
+        let after_unload = self.after_unload.clone();
+        let dropped = blocking::spawn(&self.background, move || {
             drop(archive);
-            after_unload();
+            after_unload.call();
         })
         .await;
         let elapsed = started.elapsed();

@@ -18,8 +18,8 @@ use inference::{Result, TargetModel};
 use parking_lot::Mutex;
 
 use crate::archive::UnpackLimits;
+use crate::background::Background;
 use crate::download::{DownloadConfig, Downloads};
-use crate::request_threads::off_request_threads;
 use folder::Folder;
 use policy::{ArchiveKey, Departure, Ledger};
 use use_order::UseOrder;
@@ -42,6 +42,8 @@ pub struct DiskCacheConfig {
     pub refusal_backoff: Backoff,
     /// What bounds downloads together.
     pub download: DownloadConfig,
+    /// Where archives are unpacked and deleted.
+    pub background: Background,
 }
 
 impl DiskCacheConfig {
@@ -55,6 +57,7 @@ impl DiskCacheConfig {
             download_timeout: Duration::from_secs(600),
             refusal_backoff: Backoff { initial: Duration::from_secs(1), maximum: Duration::from_secs(300) },
             download: DownloadConfig::default(),
+            background: Background::default(),
         }
     }
 }
@@ -233,7 +236,8 @@ impl DiskCache {
             return;
         }
         let cache = Arc::clone(self);
-        off_request_threads(move || cache.delete_reserved(&departures, EvictionReason::Replaced));
+        // Pins are taken and dropped on threads that carry requests, too.
+        self.config.background.run_or_do(move || cache.delete_reserved(&departures, EvictionReason::Replaced));
     }
 
     /// Deletes what has left the books but whose bytes are still reserved.
@@ -267,8 +271,9 @@ impl DiskCache {
 
 /// Notes on disk that an archive was used now. Holds no pin and not the cache, so that neither waits for it.
 fn touch(archive: &CachedArchive) {
-    let (tree, used_at) = (archive.path().to_owned(), archive.0.cache.time_of_use());
-    off_request_threads(move || folder::touch(&tree, used_at));
+    let (cache, tree) = (&archive.0.cache, archive.path().to_owned());
+    let used_at = cache.time_of_use();
+    cache.config.background.run_or_do(move || folder::touch(&tree, used_at));
 }
 
 impl fmt::Debug for DiskCache {

@@ -4,6 +4,7 @@
 //! been checked and flushed, the directory is renamed into the [`DiskCache`]. A [`CachedArchive`] pins it there.
 
 mod archive;
+mod background;
 mod disk_cache;
 mod download;
 mod failure;
@@ -17,6 +18,7 @@ mod scan;
 mod store;
 
 pub use archive::UnpackLimits;
+pub use background::{Activity, Background, Moment, Panicked, Working};
 pub use disk_cache::{Backoff, CachedArchive, DiskCache, DiskCacheConfig, FetchTiming, Refusals, ResidentArchive};
 pub use download::{DownloadConfig, Priority, Urgency};
 pub use given_files::GivenFiles;

@@ -211,6 +211,10 @@ pub(crate) struct CacheArgs {
     /// How many archives are loaded at once
     #[arg(long, env = "PANOPLY_LOAD_CONCURRENCY", value_name = "N", default_value = "2")]
     pub(crate) load_concurrency: usize,
+    /// How much lower than that of requests the priority of loading, warming up, unloading and unpacking is: 0 to 19, as `nice`
+    /// has it
+    #[arg(long, env = "PANOPLY_LOAD_NICENESS", value_name = "N", default_value = "10", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub(crate) load_niceness: u8,
 }
 
 #[derive(Debug, Args)]

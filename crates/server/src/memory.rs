@@ -1,7 +1,10 @@
 //! How much memory there is: the control group's limit where there is one, the machine's otherwise.
 
-use std::fs;
 use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::{fs, io, iter, thread};
+
+use repository::Background;
 
 /// The share of host memory that models may take by default; the rest is for requests, runtimes and the page cache.
 const HOST_SHARE: f64 = 0.6;
@@ -49,13 +52,70 @@ pub(crate) fn set_up_allocator() {
     }
 }
 
-/// Gives memory that was freed back to the system; what an unloaded model held would stay with the process otherwise, and
-/// the budget would mean little. Takes milliseconds.
-pub(crate) fn give_freed_memory_back() {
+/// Gives memory that was freed back to the system; what an unloaded model held would stay with the process otherwise, and the
+/// budget would mean little.
+///
+/// glibc gives each thread an arena of its own, up to eight for each processor. Two things make memory of an arena free for
+/// others: `malloc_trim` for what lies between blocks in use, and a free with the threshold exceeded for what lies behind the
+/// last one, which `malloc_trim` forgets in all arenas but the first. The threshold being for requests ([`KEPT_BLOCK`]), up to
+/// 16 MiB would stay in the arena of each thread that models were ever loaded on.
+///
+/// `malloc_trim` holds the lock of one arena after the other, and requests wait for theirs: it has a thread with their priority.
+pub(crate) struct FreedMemory(Sender<Sender<()>>);
+
+impl FreedMemory {
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(crate) fn of(background: Background) -> io::Result<Self> {
+        let (asking, asked) = channel::<Sender<()>>();
+        thread::Builder::new().name("trim".to_owned()).spawn(move || {
+            while let Ok(first) = asked.recv() {
+                // All that has been freed until now is given back in one go.
+                let waiting: Vec<_> = iter::once(first).chain(asked.try_iter()).collect();
+                trim_all();
+                background.on_idle_threads(trim_own);
+                drop(waiting);
+            }
+        })?;
+        Ok(FreedMemory(asking))
+    }
+
+    /// Returns when what the current thread has freed is given back, of the arenas of background threads all of it. Takes
+    /// milliseconds.
+    pub(crate) fn give_back(&self) {
+        let (done, is_done) = channel();
+        let _ = self.0.send(done);
+        // Nothing is ever sent: it ends when the other end is dropped.
+        let _ = is_done.recv();
+        trim_own();
+    }
+}
+
+/// What is free between blocks.
+fn trim_all() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time, from any thread.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// What is free behind the last block of the current thread's arena.
+fn trim_own() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// Larger blocks are not kept for the thread itself; freeing one, the allocator looks at the threshold.
+        const BLOCK: usize = 128 << 10;
+        /// The threshold is one for all. For the microseconds in which it is low, requests may have to map pages anew.
+        static THRESHOLD: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _one_at_a_time = THRESHOLD.lock();
+        // SAFETY: parameters of the allocator may be set at any time; the block is freed once and not used.
+        unsafe {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, BLOCK as i32);
+            // A compiler may not leave out what it cannot see through.
+            libc::free(std::hint::black_box(libc::malloc(BLOCK)));
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 2 * KEPT_BLOCK);
+        }
     }
 }
 
@@ -69,5 +129,36 @@ mod tests {
         assert_eq!(plain_number("max\n"), None);
         assert_eq!(plain_number("1073741824\n"), Some(1 << 30));
         assert!(default_model_memory() > 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn resident() -> usize {
+        let status = fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is told");
+        line.split_whitespace().nth(1).expect("a number").parse::<usize>().expect("kibibytes") << 10
+    }
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_allocated_in_the_background_and_freed_elsewhere_is_given_back() {
+        const BLOCKS: usize = 12;
+        set_up_allocator();
+        let background = Background::start(0, 2).expect("threads");
+        let freed = FreedMemory::of(background.clone()).expect("a thread");
+        let allocate = || (0..BLOCKS).map(|_| vec![1_u8; 1 << 20]).collect::<Vec<_>>();
+        // Two at the same time: each thread has an arena.
+        let (meet, other) = (std::sync::Arc::new(std::sync::Barrier::new(2)), background.clone());
+        let met = meet.clone();
+        let both = [other.run(move || (met.wait(), allocate()).1), background.run(move || (meet.wait(), allocate()).1)];
+        let mut blocks = Vec::new();
+        for allocated in both {
+            blocks.push(allocated.await.expect("no panic"));
+        }
+        let full = resident();
+        drop(blocks);
+        background.run(move || freed.give_back()).await.expect("no panic");
+        // Others' tests run in this process as well; without any of it nothing at all would be given back.
+        let given_back = full.saturating_sub(resident());
+        assert!(given_back > 20 << 20, "{given_back} of {} bytes", (2 * BLOCKS) << 20);
     }
 }

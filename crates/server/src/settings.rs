@@ -65,6 +65,7 @@ pub(crate) struct Settings {
     pub(crate) eviction_policy: EvictionPolicy,
     pub(crate) room_timeout: Duration,
     pub(crate) load_concurrency: NonZeroUsize,
+    pub(crate) load_niceness: u8,
     pub(crate) downloads: DownloadSettings,
     pub(crate) addresses: Addresses,
     pub(crate) transport: TransportSettings,
@@ -132,6 +133,7 @@ impl Settings {
             eviction_policy: cache.eviction_policy.into(),
             room_timeout: check.time("--room-timeout", cache.room_timeout),
             load_concurrency: check.count("--load-concurrency", cache.load_concurrency),
+            load_niceness: cache.load_niceness,
             downloads: check.downloads(&downloads),
             addresses: check.addresses(&network),
             transport: transport.check(&mut check.problems),
@@ -162,10 +164,7 @@ impl Settings {
             max_queue_size: limits.max_queue_size,
             adaptive_batching: limits.adaptive_batching,
             load_queue_size: check.count("--load-queue-size", limits.load_queue_size).get(),
-            execution_concurrency: match limits.execution_concurrency {
-                Some(count) => check.count("--execution-concurrency", count),
-                None => default_execution_concurrency(),
-            },
+            execution_concurrency: check.execution_concurrency(limits.execution_concurrency),
             client_shm_regions: check.shm_regions(&limits),
             rate_limits: check.option(rate_limits::rate_limits(limits.rate_limit, &limits.rate_limit_resource)),
             max_archive_files: check.positive("--max-archive-files", limits.max_archive_files),
@@ -202,6 +201,10 @@ struct Check {
 }
 
 impl Check {
+    fn execution_concurrency(&mut self, given: Option<usize>) -> NonZeroUsize {
+        given.map_or_else(default_execution_concurrency, |count| self.count("--execution-concurrency", count))
+    }
+
     fn problem(&mut self, text: String) {
         self.problems.push(text);
     }

@@ -12,11 +12,13 @@ use inference::identity::IdentityBackend;
 use inference::repeat::RepeatBackend;
 use inference::square::SquareBackend;
 use inference::{Backend, Device, DeviceMemory, MemoryUsage};
-use model_cache::{Archives, Backends, CudaInventory, CudaMemory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig};
-use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, UnpackLimits};
+use model_cache::{
+    AfterUnload, Archives, Backends, CudaInventory, CudaMemory, DeviceInventory, Gpu, ModelCache, ModelCacheConfig,
+};
+use repository::{Background, DiskCache, DiskCacheConfig, FolderStore, ModelStore, S3Store, UnpackLimits};
 use scheduler::{SchedulerConfig, StreamConfig};
 
-use crate::memory::{default_model_memory, give_freed_memory_back};
+use crate::memory::{FreedMemory, default_model_memory};
 use crate::settings::{DownloadSettings, Settings, StoreSettings};
 use crate::trace_export::SpanQueue;
 use crate::transport::TransportSettings;
@@ -24,19 +26,23 @@ use crate::transport::TransportSettings;
 /// What the system's loader finds when no library was named.
 const ORT_LIBRARY: &str = "libonnxruntime.so";
 
+/// Loads that may hang without keeping others from a thread.
+const HANGING_LOADS: usize = 64;
+
 /// The model cache with everything behind it; not ready yet.
 ///
 /// # Errors
 /// When the disk cache cannot be opened, the store cannot be configured, or a backend that was asked for does not start.
 pub(crate) async fn model_cache(settings: &Settings) -> Result<Arc<ModelCache>> {
     let gpus = CudaInventory.gpus();
-    let config = cache_config(settings, &gpus)?;
+    let background = background(settings)?;
+    let config = cache_config(settings, &gpus, background.clone())?;
     let backends = backends(settings, &config.gpus)?;
     let archives = match &settings.store {
         None => None,
         Some(store) => {
             let store = model_store(store, &settings.downloads).await?;
-            let (disk, location) = (disk_config(settings), store.location().to_owned());
+            let (disk, location) = (disk_config(settings, background), store.location().to_owned());
             let disk = tokio::task::spawn_blocking(move || DiskCache::open(disk, &location)).await??;
             tracing::info!(store = store.location(), disk_cache = %settings.disk_cache.display(), "serving archives");
             Some(Archives::new(store, disk, &config))
@@ -52,8 +58,16 @@ async fn model_store(store: &StoreSettings, downloads: &DownloadSettings) -> Res
     })
 }
 
-fn disk_config(settings: &Settings) -> DiskCacheConfig {
+/// Threads for work that requests must not feel. Loads and unpacking have bounds of their own; unloading takes about as many
+/// as loading; and some may hang, which must not keep others waiting.
+fn background(settings: &Settings) -> Result<Background> {
+    let threads = 2 * settings.load_concurrency.get() + settings.downloads.config.archives.get() + HANGING_LOADS;
+    Background::start(settings.load_niceness, threads).context("cannot start threads for loading models")
+}
+
+fn disk_config(settings: &Settings, background: Background) -> DiskCacheConfig {
     let mut config = DiskCacheConfig::new(&settings.disk_cache, settings.disk_cache_bytes);
+    config.background = background;
     config.download_timeout = settings.downloads.timeout;
     config.download = settings.downloads.config.clone();
     config.limits = UnpackLimits {
@@ -65,7 +79,8 @@ fn disk_config(settings: &Settings) -> DiskCacheConfig {
     config
 }
 
-fn cache_config(settings: &Settings, gpus: &[Gpu]) -> Result<ModelCacheConfig> {
+fn cache_config(settings: &Settings, gpus: &[Gpu], background: Background) -> Result<ModelCacheConfig> {
+    let freed = FreedMemory::of(background.clone()).context("cannot start a thread")?;
     let host = settings.model_memory_bytes.unwrap_or_else(default_model_memory);
     let mut budget = MemoryUsage::on(Device::Host, host);
     let gpus = settings.gpu_memory.divide(gpus, &mut budget)?;
@@ -89,7 +104,8 @@ fn cache_config(settings: &Settings, gpus: &[Gpu]) -> Result<ModelCacheConfig> {
         metrics_model_limit: settings.metrics_model_limit,
         repositories: settings.repositories.clone(),
         scratch: std::env::temp_dir(),
-        after_unload: give_freed_memory_back,
+        background,
+        after_unload: AfterUnload::new(move || freed.give_back()),
         scheduler: SchedulerConfig {
             max_queue_size: settings.max_queue_size,
             infer_timeout: settings.infer_timeout,

@@ -7,8 +7,8 @@ use anyhow::Result;
 use crate::{process, setup, workspace};
 
 /// Every benchmark.
-const ALL: [&str; 8] =
-    ["request", "ensemble", "cold_start", WITH_ZLIB_NG, "batching", "density", "policies", WITH_TEST_TOOLS];
+const ALL: [&str; 9] =
+    ["request", "ensemble", "cold_start", WITH_ZLIB_NG, "batching", "churn", "density", "policies", WITH_TEST_TOOLS];
 /// The one that needs what only tests need otherwise.
 const WITH_TEST_TOOLS: &str = "perf_analyzer";
 /// The one that compares with zlib-ng.

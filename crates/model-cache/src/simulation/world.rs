@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use inference::{CacheOutcome, CacheTier, Device, MemoryUsage, Result, TargetModel};
 use parking_lot::Mutex;
-use repository::{Priority, Repository};
+use repository::{Background, Priority, Repository};
 use scheduler::{MetricOptions, ModelLabels, SchedulerConfig, StreamConfig};
 use test_util::dice::Dice;
 use tokio::sync::Notify;
@@ -18,7 +18,7 @@ use super::events::{End, Events};
 use crate::archive_load::{ArchiveLoads, Source};
 use crate::backends::Backends;
 use crate::clock::now;
-use crate::config::{ModelCacheConfig, RepositoryConfig};
+use crate::config::{AfterUnload, ModelCacheConfig, RepositoryConfig};
 use crate::flight::{Flights, Landing, Passenger};
 use crate::forecast::Forecast;
 use crate::loaded::{Files, Pin};
@@ -419,7 +419,8 @@ pub(super) fn config(eviction_policy: EvictionPolicy) -> ModelCacheConfig {
         metrics_model_limit: 10,
         repositories: RepositoryConfig::default(),
         scratch: std::env::temp_dir(),
-        after_unload: || {},
+        background: Background::default(),
+        after_unload: AfterUnload::default(),
         scheduler: SchedulerConfig {
             max_queue_size: 1,
             infer_timeout: Duration::from_secs(1),

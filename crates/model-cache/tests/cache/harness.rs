@@ -11,7 +11,7 @@ use inference::{
     Backend, Batch, DataType, Device, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage,
     ModelArtifact, ModelInstance, ModelKey, NamedTensor, Placement, Result, Shape, TargetModel, Tensor,
 };
-use model_cache::{Archives, Backends, ModelCache, ModelCacheConfig};
+use model_cache::{AfterUnload, Archives, Backends, ModelCache, ModelCacheConfig};
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore};
 use scheduler::{MetricOptions, SchedulerConfig};
 use tempfile::TempDir;
@@ -278,7 +278,8 @@ fn config(budget: u64) -> ModelCacheConfig {
         metrics_model_limit: 10,
         repositories: model_cache::RepositoryConfig::default(),
         scratch: std::env::temp_dir(),
-        after_unload: || {},
+        background: repository::Background::default(),
+        after_unload: AfterUnload::default(),
         scheduler: SchedulerConfig {
             max_queue_size: 100,
             infer_timeout: Duration::from_secs(20),

@@ -1,4 +1,4 @@
-//! Fetching an archive: one task reads from the store, one blocking thread unpacks at the same time.
+//! Fetching an archive: one task reads from the store, one background thread unpacks at the same time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use super::policy::ArchiveKey;
 use super::reservation::Reservation;
 use super::{CachedArchive, DiskCache, EvictionReason, FetchTiming, touch};
 use crate::archive::{Source, unpack};
+use crate::background::Panicked;
 use crate::download::{Download, Urgency};
 use crate::failure::{Failure, Outcome, Reason};
 use crate::store::{ModelStore, ObjectInfo};
@@ -88,7 +89,7 @@ impl DiskCache {
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let source = Source::new(receiver, info.size, info.checksum.clone());
         let (cache, unpacked_key) = (Arc::clone(self), key.clone());
-        let unpacking = tokio::task::spawn_blocking(move || {
+        let unpacking = self.config.background.run(move || {
             // Held here and not by the future, which may be dropped while the thread is still busy.
             let _turn = turn;
             cache.unpack_and_publish(&unpacked_key, source)
@@ -105,7 +106,7 @@ impl DiskCache {
         if run.is_err() {
             return Err(too_slow(&key.target, timeout));
         }
-        let archive = published.unwrap_or_else(|panic| Err(crashed(&panic)))?;
+        let archive = published.unwrap_or_else(|panicked| Err(crashed(&panicked)))?;
         let timing = FetchTiming { download: downloaded - started, unpack: downloaded.elapsed() };
         count_success(info.size, &archive, timing);
         Ok((archive, timing))
@@ -153,6 +154,6 @@ fn too_slow(target: &TargetModel, timeout: Duration) -> Failure {
     Failure::new(Reason::Timeout, Error::deadline_exceeded(message))
 }
 
-fn crashed(panic: &tokio::task::JoinError) -> Failure {
-    Failure::new(Reason::Disk, Error::internal(format!("unpacking stopped: {panic}")))
+fn crashed(panicked: &Panicked) -> Failure {
+    Failure::new(Reason::Disk, Error::internal(format!("unpacking stopped: {panicked}")))
 }
