@@ -52,8 +52,26 @@ pub(crate) struct Source {
 enum Manner<'a> {
     /// With this much patience, unless nobody asked for it.
     Within(Duration),
+    /// The same; this is to be replaced.
+    Beside(&'a Pin, Duration),
     /// With none: this is to be replaced by itself, on GPUs.
     BesideItself(&'a Pin),
+}
+
+impl<'a> Manner<'a> {
+    fn patience(self) -> Option<Duration> {
+        match self {
+            Manner::Within(patience) | Manner::Beside(_, patience) => Some(patience),
+            Manner::BesideItself(_) => None,
+        }
+    }
+
+    fn replaces(self) -> Option<&'a Pin> {
+        match self {
+            Manner::Within(_) => None,
+            Manner::Beside(old, _) | Manner::BesideItself(old) => Some(old),
+        }
+    }
 }
 
 /// Loads under way, bounded in number.
@@ -89,15 +107,16 @@ impl ArchiveLoads {
     /// # Errors
     /// What is wrong with the repository, NoRoom, or what a backend ended in.
     pub(crate) async fn load(&self, source: Source) -> Result<Pin> {
-        self.load_within(source, self.room_timeout).await
+        self.load_counted(source, Manner::Within(self.room_timeout)).await
     }
 
-    /// [`ArchiveLoads::load`] that waits no longer than `patience` for pinned models to make room.
+    /// Loads another version beside `old`, to take the place of that; waits no longer than `patience` for pinned models to make
+    /// room.
     ///
     /// # Errors
-    /// As [`ArchiveLoads::load`].
-    pub(crate) async fn load_within(&self, source: Source, patience: Duration) -> Result<Pin> {
-        self.load_counted(source, Manner::Within(patience)).await
+    /// As [`ArchiveLoads::load`]; NoRoom also when `old` was withdrawn meanwhile, or holds something between requests.
+    pub(crate) async fn load_beside(&self, source: Source, old: &Pin, patience: Duration) -> Result<Pin> {
+        self.load_counted(source, Manner::Beside(old, patience)).await
     }
 
     /// Loads an archive beside itself, on GPUs where its configuration leaves it open, and only in room that nobody else
@@ -141,23 +160,17 @@ impl ArchiveLoads {
         let learned = self.sizes.lock().get(&size_key).cloned();
         let demand = prepared.demand(learned.as_ref());
         // Without a slot: a load that waits for room must not hold up those that fit.
-        let mut reservation = match manner {
-            Manner::Within(patience) => self.reserve(&key, demand, is_unasked, patience).await?,
-            Manner::BesideItself(_) => self.room.reserve_free(&key, &demand.on_gpus())?,
+        let mut reservation = match manner.patience() {
+            Some(patience) => self.reserve(&key, demand, is_unasked, patience).await?,
+            None => self.room.reserve_free(&key, &demand.on_gpus())?,
         };
         let (loader, archive, ways) = (self.loader.clone(), key.name(), reservation.ways().to_vec());
         let load = move || loader.load(prepared, &ways, archive.as_deref());
         let (loaded, loading) = self.in_slot(&key, &overdue, load).await?;
         self.sizes.lock().put(size_key, loaded.sizes.clone());
-        let checked = match manner {
-            Manner::Within(patience) => {
-                reservation.correct(&key, &loaded.usage, (!is_unasked()).then_some(patience)).await
-            }
-            Manner::BesideItself(archive) => {
-                reservation.correct(&key, &loaded.usage, None).await.and_then(|()| self.check_moved(archive))
-            }
-        };
-        if let Err(error) = checked {
+        let patience = manner.patience().filter(|_| !is_unasked());
+        let corrected = reservation.correct(&key, &loaded.usage, patience).await;
+        if let Err(error) = corrected.and_then(|()| manner.replaces().map_or(Ok(()), |old| self.check_place(old))) {
             // Unloading may block, and must be over before the reservation is given back.
             let _ = blocking::spawn(&self.background, move || drop(loaded)).await;
             return Err(error);
@@ -168,13 +181,13 @@ impl ArchiveLoads {
         Ok(reservation.commit(archive, Arrival { kept, load: took, is_unasked: is_unasked() }))
     }
 
-    /// Whether the archive behind a pin may still be replaced by itself.
-    fn check_moved(&self, archive: &Pin) -> Result<()> {
-        match self.room.is_resident(archive) && !archive.is_busy() {
+    /// Whether the archive behind a pin may still be replaced.
+    fn check_place(&self, old: &Pin) -> Result<()> {
+        match self.room.is_resident(old) && !old.is_busy() {
             true => Ok(()),
             false => Err(Error::no_room(format!(
-                "{} has its place no more: it was unloaded, or has a live sequence, while it was moved",
-                archive.key
+                "{} leaves no place any more: it was unloaded, or has a live sequence by now",
+                old.key
             ))),
         }
     }

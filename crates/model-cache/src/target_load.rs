@@ -103,8 +103,8 @@ impl TargetLoads {
         Ok((pin?, CacheOutcome { tier, version, load: Some(load) }))
     }
 
-    /// Loads what is on disk, and remembers whether that could be done. Waits for room for `patience`, if that is not as long
-    /// as every load may.
+    /// Loads what is on disk, and remembers whether that could be done. What is loaded `beside` another version, to take the place
+    /// of that, waits for room no longer than is said there.
     ///
     /// # Errors
     /// What the load ended in.
@@ -114,7 +114,7 @@ impl TargetLoads {
         obtained: Obtained,
         key: ArchiveKey,
         journey: &Journey,
-        patience: Option<Duration>,
+        beside: Option<(&Pin, Duration)>,
     ) -> Result<Pin> {
         let Obtained { archive, tier, .. } = obtained;
         let (version, bytes) = (archive.etag().clone(), archive.bytes());
@@ -131,8 +131,8 @@ impl TargetLoads {
             urgency: journey.unasked().cloned(),
             overdue: Arc::default(),
         };
-        let loaded = match patience {
-            Some(patience) => self.loads.load_within(source, patience).await,
+        let loaded = match beside {
+            Some((old, patience)) => self.loads.load_beside(source, old, patience).await,
             None => self.loads.load(source).await,
         };
         loaded.iter().for_each(|pin| journey.loaded(bytes, pin.took));

@@ -74,6 +74,10 @@ impl Refresh {
 
     /// Sees to an archive that the store does not have any more.
     async fn missed(self: &Arc<Self>, target: &TargetModel, version: Arc<str>, asked: Instant) -> Next {
+        if self.version_in_memory(target).as_ref() != Some(&version) {
+            // It has left meanwhile, or was loaded anew: the answer is not about what is there now.
+            return Next::InTurn;
+        }
         let others = self.others(target);
         let mut verdict = self.missing.lock().missed(target, !others.is_empty(), asked);
         if let Verdict::Doubtful(_) = verdict {

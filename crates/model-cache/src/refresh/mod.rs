@@ -24,7 +24,7 @@ use self::check::Next;
 use self::list::Listed;
 use self::listings::Listings;
 use self::missing::Missing;
-use self::schedule::Schedule;
+use self::schedule::{Schedule, Tracked};
 use crate::config::{ModelCacheConfig, ReplaceWithoutRoom};
 use crate::flight::Flights;
 use crate::room::Room;
@@ -53,7 +53,7 @@ pub(crate) struct Refresh {
     replacements: Semaphore,
     /// Newer versions that could not be fetched or loaded.
     failures: Mutex<Refusals>,
-    /// The versions for which the one before was unloaded, without which they did not fit.
+    /// The versions for which the one before was unloaded in vain.
     gaps: Mutex<HashMap<TargetModel, Arc<str>>>,
     /// What the store does not have any more.
     missing: Mutex<Missing>,
@@ -101,7 +101,10 @@ impl Refresh {
         loop {
             let now = Instant::now();
             if seen.is_due(now, look_again) && seen.is_news(self.room.read(|residency| residency.changes())) {
-                self.forget(&schedule.track(self.in_memory(), now));
+                let Tracked { came, gone } = schedule.track(self.in_memory(), now);
+                self.forget(&gone);
+                // Whatever was noted by a check that ended after it had left.
+                self.forget_missing(&came);
             }
             if reading.is_empty()
                 && let Some(pages) = listings.begin(schedule.len(), now)
@@ -158,13 +161,16 @@ impl Refresh {
         if targets.is_empty() {
             return;
         }
-        let mut missing = self.missing.lock();
-        targets.iter().for_each(|target| missing.forget(target));
-        drop(missing);
+        self.forget_missing(targets);
         self.gaps.lock().retain(|target, _| !targets.contains(target));
         let mut failures = self.failures.lock();
         targets.iter().for_each(|target| failures.forget(target));
         outcome::outdated(failures.len());
+    }
+
+    fn forget_missing(&self, targets: &[TargetModel]) {
+        let mut missing = self.missing.lock();
+        targets.iter().for_each(|target| missing.forget(target));
     }
 
     /// Brings the store's version of an archive into memory, as a flight that requests can join.

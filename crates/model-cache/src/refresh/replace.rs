@@ -42,7 +42,7 @@ impl Refresh {
         let Some(old) = self.of_store(&key) else { return self.whatever_serves(target, journey).await };
         match obtained {
             Ok(obtained) if *obtained.archive.etag() != old.version => {
-                self.put_in_place(target, key, obtained, old, &journey).await
+                self.put_in_place(target, key, obtained, old, journey).await
             }
             Ok(_) => Ok(in_memory(old)),
             // Deleted just now: the next check will see.
@@ -76,19 +76,30 @@ impl Refresh {
         key: ArchiveKey,
         new: Obtained,
         old: Pin,
-        journey: &Journey,
+        journey: Journey,
     ) -> Landing {
+        if old.is_busy() {
+            return Ok(busy(old));
+        }
         let (version, tier, timing, started) = (new.archive.etag().clone(), new.tier, new.timing, Instant::now());
         let landed = |pin: Pin, outcome| {
             self.succeed(target, &pin, outcome);
             let load = LoadTiming { load: started.elapsed(), ..timing };
             Ok((pin, CacheOutcome { tier, version: version.clone(), load: Some(load) }))
         };
-        let beside = self.load(target, &key, again(&new), journey, Some(PATIENCE)).await;
+        let beside = self.load(target, &key, again(&new), &journey, Some((&old, PATIENCE))).await;
         let error = match beside {
             Ok(pin) => return landed(pin, Outcome::Replaced),
             Err(error) => error,
         };
+        if !self.room.is_resident(&old) {
+            // Unloaded by name meanwhile, say. Nobody but who has joined wants it any more.
+            drop(old);
+            return self.whatever_serves(target, journey).await;
+        }
+        if old.is_busy() {
+            return Ok(busy(old));
+        }
         let has_no_room = error.kind() == ErrorKind::NoRoom;
         if !(has_no_room && self.may_make_a_gap(target, &version)) {
             let outcome = if has_no_room { Outcome::NoRoom } else { Outcome::LoadFailed };
@@ -100,19 +111,18 @@ impl Refresh {
         tracing::info!(%target, "its new version does not fit beside the old one, which is unloaded first");
         // Whoever asks now waits for this flight.
         self.room.remove(&key, UnloadReason::Replaced).await;
-        match self.load(target, &key, new, journey, None).await {
+        match self.load(target, &key, new, &journey, None).await {
             Ok(pin) => landed(pin, Outcome::ReplacedWithGap),
             Err(error) => {
-                self.go_back(target, &key, files, journey, Failure { version, outcome: Outcome::Lost, error }).await
+                self.go_back(target, &key, files, &journey, Failure { version, outcome: Outcome::Lost, error }).await
             }
         }
     }
 
-    /// Whether the old version may be unloaded before this one is loaded: once, or what can never be loaded would interrupt it
-    /// again and again.
+    /// Whether the old version may be unloaded before this one is loaded: not again after that was in vain, or what can never
+    /// be loaded would interrupt it again and again.
     fn may_make_a_gap(&self, target: &TargetModel, version: &Arc<str>) -> bool {
-        self.without_room == ReplaceWithoutRoom::Gap
-            && self.gaps.lock().insert(target.clone(), version.clone()).is_none_or(|earlier| earlier != *version)
+        self.without_room == ReplaceWithoutRoom::Gap && self.gaps.lock().get(target) != Some(version)
     }
 
     /// Loads the old version again, after the new one turned out not to load in its place.
@@ -133,6 +143,8 @@ impl Refresh {
         let before = Obtained { archive, tier: CacheTier::Disk, timing: LoadTiming::default() };
         match self.load(target, key, before, journey, None).await {
             Ok(pin) => {
+                // Not before: what is known of archives that are not in memory is forgotten, as this one was meanwhile.
+                self.gaps.lock().insert(target.clone(), failure.version.clone());
                 let outcome = if error.kind() == ErrorKind::NoRoom { Outcome::NoRoom } else { Outcome::LoadFailed };
                 self.fail(target, Some(&pin), Failure { outcome, ..failure });
                 let load = LoadTiming { load: started.elapsed(), ..LoadTiming::default() };
@@ -152,11 +164,11 @@ impl Refresh {
         key: &ArchiveKey,
         obtained: Obtained,
         journey: &Journey,
-        patience: Option<Duration>,
+        beside: Option<(&Pin, Duration)>,
     ) -> Result<Pin> {
         match self.targets.refusal(target, obtained.archive.etag()) {
             Some(refusal) => Err(refusal),
-            None => self.targets.load_obtained(target, obtained, key.clone(), journey, patience).await,
+            None => self.targets.load_obtained(target, obtained, key.clone(), journey, beside).await,
         }
     }
 
@@ -172,9 +184,14 @@ impl Refresh {
     fn fail(&self, target: &TargetModel, old: Option<&Pin>, failure: Failure) {
         let Failure { version, outcome, error } = failure;
         outcome.count();
+        let is_in_memory = self.version_in_memory(target).is_some();
         let mut failures = self.failures.lock();
         let is_known = failures.knows(target, &version);
-        failures.record(target, &version, error.clone(), Instant::now());
+        match is_in_memory {
+            true => failures.record(target, &version, error.clone(), Instant::now()),
+            // It will be loaded for who asks, or is not wanted any more.
+            false => failures.forget(target),
+        }
         outcome::outdated(failures.len());
         drop(failures);
         if !is_known {
@@ -193,6 +210,12 @@ impl Refresh {
 /// The same once more.
 fn again(obtained: &Obtained) -> Obtained {
     Obtained { archive: obtained.archive.clone(), tier: obtained.tier, timing: obtained.timing }
+}
+
+/// The old version serves on until its sequences have ended.
+fn busy(old: Pin) -> (Pin, CacheOutcome) {
+    Outcome::Busy.count();
+    in_memory(old)
 }
 
 fn in_memory(pin: Pin) -> (Pin, CacheOutcome) {

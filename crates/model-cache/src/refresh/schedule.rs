@@ -22,6 +22,15 @@ pub(crate) struct Schedule {
     round: u64,
 }
 
+/// What a call of [`Schedule::track`] has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tracked {
+    /// Archives that were not tracked before.
+    pub(crate) came: Vec<TargetModel>,
+    /// Those that were, and are not tracked any more.
+    pub(crate) gone: Vec<TargetModel>,
+}
+
 struct Entry {
     due: Instant,
     /// Where in a window, from 0 to 1.
@@ -39,18 +48,21 @@ impl Schedule {
         Schedule { window, entries: HashMap::new(), queue: BTreeSet::new(), places_given: 0, round: 0 }
     }
 
-    /// Tracks exactly these archives, each with the time of the store's last word on it. Returns those that were tracked
-    /// before and are not among them.
+    /// Tracks exactly these archives, each with the time of the store's last word on it.
     pub(crate) fn track(
         &mut self,
         archives: impl IntoIterator<Item = (TargetModel, Option<Instant>)>,
         now: Instant,
-    ) -> Vec<TargetModel> {
+    ) -> Tracked {
         self.round += 1;
+        let mut came = Vec::new();
         for (target, confirmed) in archives {
             match self.entries.get_mut(&target) {
                 Some(entry) => entry.round = self.round,
-                None => self.add(target, confirmed, now),
+                None => {
+                    came.push(target.clone());
+                    self.add(target, confirmed, now);
+                }
             }
         }
         let round = self.round;
@@ -61,7 +73,7 @@ impl Schedule {
                 self.queue.remove(&(entry.due, target.clone()));
             }
         }
-        gone
+        Tracked { came, gone }
     }
 
     fn add(&mut self, target: TargetModel, confirmed: Option<Instant>, now: Instant) {

@@ -47,13 +47,14 @@ fn an_old_word_of_the_store_counts_from_when_it_was_said() {
 fn one_that_is_being_checked_is_not_checked_again() {
     let start = Instant::now();
     let mut schedule = Schedule::new(WINDOW);
-    schedule.track([(target(0), None)], start);
+    assert_eq!(schedule.track([(target(0), None)], start), Tracked { came: vec![target(0)], gone: vec![] });
+    assert_eq!(schedule.track([(target(0), None)], start), Tracked::default());
     assert_eq!(schedule.take_due(start + WINDOW, 10).len(), 1);
     assert_eq!((schedule.take_due(start + WINDOW * 5, 10).len(), schedule.next_due()), (0, None));
     schedule.checked(&target(0), start + WINDOW * 5);
     let due = schedule.next_due().expect("again");
     assert!(due > start + WINDOW * 5 && due <= start + WINDOW * 6);
-    assert_eq!(schedule.track([], start), [target(0)]);
+    assert_eq!(schedule.track([], start), Tracked { came: vec![], gone: vec![target(0)] });
     assert_eq!(schedule.next_due(), None);
 }
 
@@ -83,7 +84,7 @@ proptest! {
         for step in 0..300 {
             let now = start + SECOND * step;
             let set = &sets[step as usize * sets.len() / 300];
-            let gone = schedule.track(set.iter().map(|number| (target(*number), Some(now))), now);
+            let Tracked { gone, .. } = schedule.track(set.iter().map(|number| (target(*number), Some(now))), now);
             since.retain(|target, _| !gone.contains(target));
             for number in set {
                 since.entry(target(*number)).or_insert(now);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use inference::{
     Backend, Batch, DataType, Device, Error, InferRequest, InferResponse, InferenceService, LoadedModel, MemoryUsage,
-    ModelArtifact, ModelInstance, ModelKey, NamedTensor, Placement, Result, Shape, TargetModel, Tensor,
+    ModelArtifact, ModelInstance, ModelKey, NamedTensor, Parameter, Placement, Result, Shape, TargetModel, Tensor,
 };
 use model_cache::{AfterUnload, Archives, Backends, ModelCache, ModelCacheConfig};
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore};
@@ -233,6 +233,16 @@ pub(crate) fn request(target: &str) -> InferRequest {
     let target = TargetModel::new(target).expect("valid");
     let input = NamedTensor::new("x", Tensor::from_vec(Shape::from([1]), vec![0u8]).expect("valid"));
     InferRequest { model: ModelKey::of_target(target), inputs: vec![input], ..InferRequest::default() }
+}
+
+/// A request of sequence 1 to a target model.
+pub(crate) fn in_sequence(target: &str, starts: bool, ends: bool) -> InferRequest {
+    let mut request = request(target);
+    let mut set = |name: &str, value| drop(request.parameters.insert(name.to_owned(), value));
+    set("sequence_id", Parameter::Int64(1));
+    set("sequence_start", Parameter::Bool(starts));
+    set("sequence_end", Parameter::Bool(ends));
+    request
 }
 
 /// Asks a model for its mark by its own name.

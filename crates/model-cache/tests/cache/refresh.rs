@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use inference::{ErrorKind, InferenceService, ModelControl, ModelState};
 use model_cache::{ModelCacheConfig, ReplaceWithoutRoom};
 
-use crate::harness::{Harness, request};
+use crate::harness::{Harness, in_sequence, model_config, request};
 
 const TARGET: &str = "a.tar.gz";
 
@@ -229,6 +229,82 @@ async fn without_room_for_both_requests_wait_in_a_gap() {
     for asking in asking {
         assert!(asking.await.expect("no request fails") > 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_that_was_in_vain_is_not_made_again() {
+    let harness = start(150, |config| {
+        often(config);
+        config.replace_without_room = ReplaceWithoutRoom::Gap;
+    });
+    harness.put(TARGET, &sized("1", "100"));
+    assert_eq!(harness.mark(TARGET).await.expect("it serves"), 1);
+    let gate = harness.backend.gate("slow");
+    // It seems to fit, and turns out to be too large for any budget.
+    harness.put(TARGET, &[("load_gate", "slow"), ("estimate", "100"), ("actual", "1000")]);
+    until("the gap", async || harness.loads() == 2).await;
+    // Long enough to be seen by whoever looks what is in memory.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(gate);
+    until("the index tells", async || {
+        let index = harness.cache.index().await;
+        index.iter().any(|entry| entry.state == ModelState::Ready && entry.reason.contains("it can never fit"))
+    })
+    .await;
+    let loads = harness.loads();
+    assert_eq!(loads, 3, "the old version was loaded again");
+    // Several intervals, and more than the first pause after a failure.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(harness.mark(TARGET).await.expect("the old version serves"), 1);
+    assert_eq!(harness.loads(), loads);
+}
+
+/// A model with sequences that end only when they are told to.
+fn with_sequences(parameters: &[(&str, &str)]) -> String {
+    model_config(parameters) + "sequence_batching { max_sequence_idle_microseconds: 3600000000 }\n"
+}
+
+/// The mark that answers a request of a sequence.
+async fn mark_in_sequence(harness: &Harness, starts: bool, ends: bool) -> inference::Result<u64> {
+    let response = harness.cache.infer(in_sequence(TARGET, starts, ends)).await?;
+    Ok(response.output("mark").expect("declared").to_elements::<u64>().expect("UINT64")[0])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequence_that_begins_while_the_new_version_is_loaded_is_not_cut() {
+    let harness = start(1000, often);
+    harness.put_config(TARGET, &with_sequences(&[("mark", "1")]));
+    assert_eq!(mark_in_sequence(&harness, true, true).await.expect("it serves"), 1);
+    let gate = harness.backend.gate("new");
+    harness.put_config(TARGET, &with_sequences(&[("mark", "2"), ("load_gate", "new")]));
+    until("the new version's load", async || harness.loads() == 2).await;
+    assert_eq!(mark_in_sequence(&harness, true, false).await.expect("a sequence begins"), 1);
+    drop(gate);
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(mark_in_sequence(&harness, false, false).await.expect("it goes on"), 1);
+    }
+    assert_eq!(indexed(&harness).await, (ModelState::Ready, String::new()), "nothing is wrong");
+    assert_eq!(mark_in_sequence(&harness, false, true).await.expect("it ends"), 1);
+    until("the new version", async || mark_in_sequence(&harness, true, true).await.expect("a sequence") == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_unloaded_while_its_new_version_is_loaded_stays_unloaded() {
+    let harness = start(1000, often);
+    harness.put(TARGET, &sized("1", "100"));
+    assert_eq!(harness.mark(TARGET).await.expect("it serves"), 1);
+    let gate = harness.backend.gate("new");
+    harness.put(TARGET, &[("mark", "2"), ("load_gate", "new")]);
+    until("the new version's load", async || harness.loads() == 2).await;
+    harness.cache.unload(&request(TARGET).model, false).await.expect("it is known");
+    drop(gate);
+    let is_in_memory = async || harness.cache.index().await.iter().any(|entry| entry.state == ModelState::Ready);
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!is_in_memory().await, "nobody has asked for it");
+    }
+    assert_eq!(harness.mark(TARGET).await.expect("it is loaded for who asks"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inference::{ErrorKind, IndexEntry, InferenceService, ModelControl, ModelState, Parameter};
+use inference::{ErrorKind, IndexEntry, InferenceService, ModelControl, ModelState};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use crate::harness::{Harness, mark, model_config, request};
+use crate::harness::{Harness, in_sequence, mark, model_config, request};
 
 /// The names of the models in memory.
 pub(crate) async fn ready(harness: &Harness) -> Vec<String> {
@@ -164,16 +164,6 @@ async fn room_made_on_disk_is_no_shortage_of_memory() {
     let mut shortfalls = rendered.lines().filter(|line| line.starts_with("panoply_memory_shortfall_bytes{"));
     let shortfall = shortfalls.next().expect("it is published");
     assert!(shortfall.ends_with("} 0"), "{shortfall}: more memory would spare nothing");
-}
-
-/// A request of sequence 1 to a target model.
-fn in_sequence(target: &str, starts: bool, ends: bool) -> inference::InferRequest {
-    let mut request = request(target);
-    let mut set = |name: &str, value| drop(request.parameters.insert(name.to_owned(), value));
-    set("sequence_id", Parameter::Int64(1));
-    set("sequence_start", Parameter::Bool(starts));
-    set("sequence_end", Parameter::Bool(ends));
-    request
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
