@@ -64,13 +64,14 @@ impl Relocation {
     pub(crate) async fn run(mut self) {
         loop {
             tokio::time::sleep(LOOK).await;
+            self.calm().await;
             while let Some(target) = self.room.take_displaced(now()) {
-                self.calm().await;
                 self.move_to_host(&target).await;
+                self.calm().await;
             }
             let free = self.room.read(|residency| residency.most_free(|device| device != Device::Host));
+            // Pinned from here on: not while others are waited for.
             if let Some(archive) = self.next_for_gpu(free) {
-                self.calm().await;
                 self.move_to_gpu(archive, free).await;
             }
         }
