@@ -88,10 +88,13 @@ async fn what_the_settings_name_is_loaded_before_the_server_is_ready_and_stays()
     for target in ["kept.tar.gz", "b.tar.gz", "c.tar.gz"] {
         store.put(target, &claiming(10 << 20));
     }
-    let launch =
-        store.launch().option("--model-memory", "20MiB").option("--load-target-model", "kept.tar.gz,nope.tar.gz");
+    store.put("huge.tar.gz", &claiming(200 << 20));
+    let launch = store.launch().option("--model-memory", "20MiB");
+    let launch = launch.option("--load-target-model", "kept.tar.gz,nope.tar.gz,huge.tar.gz");
     let server = launch.flag("--await-target-models").start().await;
-    assert_eq!(server.log_lines_with(&["nope.tar.gz", "cannot be"]), 1);
+    for target in ["nope.tar.gz", "huge.tar.gz"] {
+        assert_eq!(server.log_lines_with(&[target, "to be loaded at start cannot be"]), 1, "{target}");
+    }
     for target in ["b.tar.gz", "c.tar.gz", "b.tar.gz"] {
         ask_echo(&server, target, &[1.0]).await.ok();
     }

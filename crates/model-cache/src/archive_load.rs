@@ -39,8 +39,8 @@ pub(crate) struct Source {
     pub(crate) members: Vec<Pin>,
     /// Never evicted.
     pub(crate) kept: bool,
-    /// Who waits for what nobody had asked for when it began: while nobody does, nobody is evicted for it either, unless it is
-    /// kept. `None` for what was asked for.
+    /// Who waits for what nobody had asked for when it began: while nobody does, nobody is evicted for it either. `None` for
+    /// what was asked for.
     pub(crate) urgency: Option<Urgency>,
     /// Told when the load takes too long and goes on without its slot. Waits for a slot do not count: they are as long as
     /// the loads before it take.
@@ -151,7 +151,7 @@ impl ArchiveLoads {
 
     async fn load_uncounted(&self, source: Source, manner: Manner<'_>) -> Result<Pin> {
         let Source { key, version, read, files, members, kept, urgency, overdue, .. } = source;
-        let is_unasked = || !kept && urgency.as_ref().is_some_and(|urgency| urgency.now() == Priority::Prefetch);
+        let is_unasked = || urgency.as_ref().is_some_and(|urgency| urgency.now() == Priority::Prefetch);
         let (loader, composed_of) = (self.loader.clone(), served(&members));
         let immutable = files.are_immutable();
         let prepare = move || loader.prepare(read()?.kept(immutable), composed_of);

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use inference::{
-    BoxFuture, BoxStream, CacheOutcome, CacheTier, Device, Error, ErrorKind, InferRequest, InferResponse,
-    InferenceService, MemoryUsage, ModelKey, Result, Span, TargetModel, Trace,
+    BoxFuture, BoxStream, CacheOutcome, CacheTier, Device, Error, InferRequest, InferResponse, InferenceService,
+    MemoryUsage, ModelKey, Result, Span, TargetModel, Trace,
 };
 
 use repository::Priority;
@@ -34,6 +34,7 @@ use crate::restart::Restart;
 use crate::room::{Room, UnloadReason};
 use crate::route::{ArchiveKey, KnownNames, Route, route};
 use crate::target_load::TargetLoads;
+use crate::unasked::is_for_want_of_asking;
 
 /// Serves models: finds them, loads them when they are asked for, and keeps in memory what fits.
 pub struct ModelCache {
@@ -268,10 +269,9 @@ impl ModelCache {
         let load = |journey| targets.clone().load(target.clone(), journey, inside.clone());
         let landed = loop {
             let passenger = self.flights.board(target, Priority::Interactive, load)?;
-            let is_on_unasked = passenger.is_on_unasked();
             match passenger.land(deadline).await {
                 // Others are evicted for a load that is asked for.
-                Err(error) if is_on_unasked && error.kind() == ErrorKind::NoRoom => {}
+                Err(error) if is_for_want_of_asking(&error) => {}
                 landed => break landed,
             }
         };

@@ -196,11 +196,6 @@ pub(crate) struct Passenger {
 }
 
 impl Passenger {
-    /// Whether the flight began although nobody had asked for it.
-    pub(crate) fn is_on_unasked(&self) -> bool {
-        self.flight.is_unasked
-    }
-
     /// Waits for the load to end, for the request's own deadline, or until the load is overdue; not at all once the load is
     /// not expected to end in time.
     ///

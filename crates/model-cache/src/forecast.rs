@@ -49,8 +49,8 @@ pub(crate) struct Forecast {
     loading: Line,
 }
 
-/// How long a load was expected to take when its stage began. Whoever has one stands in the stage's line until
-/// [`Forecast::leave`].
+/// How long a load was expected to take when its stage began. Whoever has one stands in the stage's line, if it joined that,
+/// until [`Forecast::leave`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Estimate {
     /// From `since` to the answer; `None` where nothing is known yet. Never too high by what is not known: unknown parts are
@@ -58,8 +58,8 @@ pub(crate) struct Estimate {
     total: Option<Duration>,
     since: Instant,
     stage: Stage,
-    /// This stage's own part.
-    work: Duration,
+    /// This stage's own part, where it joined the stage's line with it.
+    work: Option<Duration>,
 }
 
 impl Estimate {
@@ -82,8 +82,9 @@ impl Forecast {
         }
     }
 
-    /// A load enters a stage, behind those that are in it.
-    pub(crate) fn enter(&mut self, target: &TargetModel, stage: Stage, now: Instant) -> Estimate {
+    /// A load enters a stage, behind those that are in it. Only a fetch that requests wait for stands in line before other
+    /// fetches, as with the turns of downloads; loads go in order of arrival.
+    pub(crate) fn enter(&mut self, target: &TargetModel, stage: Stage, is_waited_for: bool, now: Instant) -> Estimate {
         let known = self.archives.peek(target).copied().unwrap_or_default();
         let (line, own, later) = match stage {
             Stage::Looking => (None, None, known.load.map(|took| took.time)),
@@ -95,18 +96,24 @@ impl Forecast {
             Stage::Loading { bytes } => (Some(&mut self.loading), of_bytes(known.load, &self.load_rate, bytes), None),
         };
         let work = own.unwrap_or_default();
-        let wait = line.map_or(Duration::ZERO, |line| line.join(work));
+        let joins = is_waited_for || !matches!(stage, Stage::Fetching { .. });
+        let (wait, joined) = match line {
+            Some(line) if joins => (line.join(work), Some(work)),
+            Some(line) => (line.wait(), None),
+            None => (Duration::ZERO, None),
+        };
         let is_known = own.is_some() || later.is_some();
         let total = is_known.then(|| wait.saturating_add(work).saturating_add(later.unwrap_or_default()));
-        Estimate { total, since: now, stage, work }
+        Estimate { total, since: now, stage, work: joined }
     }
 
     /// A load has left the stage that an estimate was made for.
     pub(crate) fn leave(&mut self, estimate: &Estimate) {
+        let Some(work) = estimate.work else { return };
         match estimate.stage {
             Stage::Looking => {}
-            Stage::Fetching { .. } => self.fetching.leave(estimate.work),
-            Stage::Loading { .. } => self.loading.leave(estimate.work),
+            Stage::Fetching { .. } => self.fetching.leave(work),
+            Stage::Loading { .. } => self.loading.leave(work),
         }
     }
 
@@ -153,7 +160,7 @@ mod tests {
     fn what_is_not_known_is_not_predicted() {
         let (mut forecast, now) = (forecast(1, 1), Instant::now());
         for stage in [Stage::Looking, Stage::Fetching { bytes: MIB }, Stage::Loading { bytes: MIB }] {
-            let estimate = forecast.enter(&target("a"), stage, now);
+            let estimate = forecast.enter(&target("a"), stage, true, now);
             assert_eq!(estimate.remaining(now), None, "{stage:?}");
             forecast.leave(&estimate);
         }
@@ -165,7 +172,7 @@ mod tests {
         forecast.fetched(&target("a"), 10 * MIB, 8 * SECOND);
         forecast.loaded(&target("a"), 20 * MIB, 4 * SECOND);
         let mut remaining = |stage, after| {
-            let estimate = forecast.enter(&target("a"), stage, now);
+            let estimate = forecast.enter(&target("a"), stage, true, now);
             forecast.leave(&estimate);
             estimate.remaining(now + after)
         };
@@ -179,7 +186,7 @@ mod tests {
     fn an_unknown_archive_takes_what_its_bytes_take() {
         let (mut forecast, now) = (forecast(1, 1), Instant::now());
         forecast.fetched(&target("a"), 100 * MIB, 10 * SECOND);
-        let estimate = forecast.enter(&target("b"), Stage::Fetching { bytes: 300 * MIB }, now);
+        let estimate = forecast.enter(&target("b"), Stage::Fetching { bytes: 300 * MIB }, true, now);
         let seconds = estimate.remaining(now).expect("predicted").as_secs();
         assert!((29..=30).contains(&seconds), "{seconds}");
     }
@@ -192,13 +199,29 @@ mod tests {
             forecast.loaded(&target(name), MIB, 4 * SECOND);
         }
         let load = Stage::Loading { bytes: MIB };
-        let [first, second, third] = names.map(|name| forecast.enter(&target(name), load, now));
+        let [first, second, third] = names.map(|name| forecast.enter(&target(name), load, true, now));
         let remaining = |estimate: &Estimate| estimate.remaining(now).expect("known").as_secs();
         // What is under way is taken to be half done.
         assert_eq!([&first, &second, &third].map(remaining), [4, 6, 10]);
         [&first, &second, &third].into_iter().for_each(|estimate| forecast.leave(estimate));
-        let alone = forecast.enter(&target("a"), load, now);
+        let alone = forecast.enter(&target("a"), load, true, now);
         assert_eq!(remaining(&alone), 4, "the line is empty again");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_fetches_behind_what_somebody_does() {
+        let (mut forecast, now) = (forecast(1, 1), Instant::now());
+        forecast.fetched(&target("a"), 10 * MIB, 8 * SECOND);
+        let fetch = Stage::Fetching { bytes: 10 * MIB };
+        let prefetches = [(); 100].map(|()| forecast.enter(&target("a"), fetch, false, now));
+        assert_eq!(prefetches[99].remaining(now), Some(8 * SECOND));
+        let first = forecast.enter(&target("a"), fetch, true, now);
+        assert_eq!(first.remaining(now), Some(8 * SECOND), "prefetches do not stand in its way");
+        let second = forecast.enter(&target("a"), fetch, true, now);
+        assert_eq!(second.remaining(now), Some(12 * SECOND));
+        prefetches.iter().for_each(|prefetch| forecast.leave(prefetch));
+        let third = forecast.enter(&target("a"), fetch, true, now);
+        assert_eq!(third.remaining(now), Some(20 * SECOND), "who was not in line left it as it was");
     }
 
     proptest! {
@@ -213,14 +236,14 @@ mod tests {
                 forecast.loaded(&target("known"), bytes, Duration::from_millis(milliseconds));
             }
             let last = Stage::Loading { bytes: 12_345 };
-            let alone = forecast.enter(&target("new"), last, now);
+            let alone = forecast.enter(&target("new"), last, true, now);
             forecast.leave(&alone);
             let ahead: Vec<Estimate> =
-                bytes.iter().map(|bytes| forecast.enter(&target("new"), Stage::Loading { bytes: *bytes }, now)).collect();
-            let behind = forecast.enter(&target("new"), last, now);
+                bytes.iter().map(|bytes| forecast.enter(&target("new"), Stage::Loading { bytes: *bytes }, true, now)).collect();
+            let behind = forecast.enter(&target("new"), last, true, now);
             prop_assert!(behind.remaining(now) >= alone.remaining(now));
             ahead.iter().chain([&behind]).for_each(|estimate| forecast.leave(estimate));
-            let again = forecast.enter(&target("new"), last, now);
+            let again = forecast.enter(&target("new"), last, true, now);
             prop_assert_eq!(again.remaining(now), alone.remaining(now));
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use inference::TargetModel;
 use parking_lot::Mutex;
-use repository::Urgency;
+use repository::{Priority, Urgency};
 use tokio::sync::watch;
 
 use crate::clock::now;
@@ -28,7 +28,7 @@ impl Journey {
         is_unasked: bool,
         forecast: Arc<Mutex<Forecast>>,
     ) -> (Self, watch::Receiver<Estimate>) {
-        let first = forecast.lock().enter(&target, Stage::Looking, now());
+        let first = forecast.lock().enter(&target, Stage::Looking, is_waited_for(&urgency), now());
         let (estimate, receiver) = watch::channel(first);
         (Journey { target, urgency, is_unasked, forecast, estimate }, receiver)
     }
@@ -66,10 +66,14 @@ impl Journey {
     fn enter(&self, stage: Stage) {
         let mut forecast = self.forecast.lock();
         forecast.leave(&self.estimate.borrow());
-        let estimate = forecast.enter(&self.target, stage, now());
+        let estimate = forecast.enter(&self.target, stage, is_waited_for(&self.urgency), now());
         drop(forecast);
         self.estimate.send_replace(estimate);
     }
+}
+
+fn is_waited_for(urgency: &Urgency) -> bool {
+    urgency.now() == Priority::Interactive
 }
 
 impl Drop for Journey {

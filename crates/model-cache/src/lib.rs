@@ -47,6 +47,7 @@ mod simulation;
 mod statistics;
 mod target_control;
 mod target_load;
+mod unasked;
 mod working_set;
 
 pub use archives::Archives;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use inference::TargetModel;
+use inference::{ErrorKind, TargetModel};
 use tokio::sync::Semaphore;
 
 use crate::cache::ModelCache;
@@ -22,7 +22,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 impl ModelCache {
     /// Loads these target models in their order, and keeps them in memory until they are unloaded by name. Ends when each is
-    /// loaded, or cannot be; what the moment is to blame for is tried again until then.
+    /// loaded, or cannot be; what the moment is to blame for is tried again until then. What has no room is not: each try would
+    /// keep others waiting for theirs. It stays all the same, once a request has loaded it.
     pub fn keep_target_models(&self, targets: Vec<TargetModel>) -> impl Future<Output = ()> + Send + use<> {
         let (loads, flights) = (self.targets.clone(), self.flights.clone());
         async move {
@@ -47,7 +48,7 @@ async fn keep(loads: &Arc<TargetLoads>, flights: &Arc<Flights>, target: &TargetM
         drop(turn);
         match loaded {
             Ok(()) => return,
-            Err(error) if is_lasting(error.kind()) => {
+            Err(error) if is_lasting(error.kind()) || error.kind() == ErrorKind::NoRoom => {
                 tracing::error!(%target, "a model to be loaded at start cannot be: {error:#}");
                 return;
             }

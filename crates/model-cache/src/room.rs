@@ -26,6 +26,7 @@ use crate::placement::{Choice, Demand, choose};
 use crate::residency::{Arrival, Residency};
 use crate::room_signal::RoomSignal;
 use crate::route::ArchiveKey;
+use crate::unasked::no_room_unasked;
 
 pub(crate) use unload_reason::UnloadReason;
 
@@ -454,9 +455,7 @@ impl Drop for Reservation {
 }
 
 fn nothing_free(key: &ArchiveKey) -> Error {
-    Error::no_room(format!(
-        "no room for {key} but for what others would have to leave, and nobody has asked for it yet"
-    ))
+    no_room_unasked(format!("no room for {key} but for what others would have to leave"))
 }
 
 const IN_USE: &str = "everything else is in use; raise --model-memory or --gpu-memory, or try again later";

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::settings::Settings;
 use crate::trace_export::{self, SpanQueue};
@@ -45,21 +46,19 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
         },
         () = stop.received() => return Ok(()),
     }
-    let mut keeping = tokio::spawn(cache.keep_target_models(settings.at_start.kept.clone()));
+    let mut keeping = spawn(cache.keep_target_models(settings.at_start.kept.clone()));
+    let _restoring = settings.at_start.is_restored.then(|| spawn(cache.restore_resident()));
+    let polling = spawn(cache.poll_repositories());
+    let tending = spawn(cache.tend_growth());
+    let moving = spawn(cache.move_between_devices());
+    let _watching = spawn(cache.watch_memory());
+    let refreshing = spawn(cache.refresh_targets());
     if settings.at_start.are_awaited {
         tokio::select! {
             _ = &mut keeping => {}
             () = stop.received() => return Ok(()),
         }
     }
-    if settings.at_start.is_restored {
-        tokio::spawn(cache.restore_resident());
-    }
-    let polling = tokio::spawn(cache.poll_repositories());
-    let tending = tokio::spawn(cache.tend_growth());
-    let moving = tokio::spawn(cache.move_between_devices());
-    tokio::spawn(cache.watch_memory());
-    let refreshing = tokio::spawn(cache.refresh_targets());
     cache.accept();
     tracing::info!("ready");
     stop.received().await;
@@ -83,6 +82,11 @@ pub(crate) async fn run(settings: Settings, log: Arc<dyn LogControl>) -> Result<
     exporting.finish().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What goes on beside the requests, at the longest for as long as the server runs.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
 }
 
 async fn keep_up(metrics: PrometheusHandle) {

@@ -26,8 +26,8 @@ impl Line {
         wait
     }
 
-    /// Those that are served are taken to be half done.
-    fn wait(&self) -> Duration {
+    /// How long somebody would wait who joined now. Those that are served are taken to be half done.
+    pub(super) fn wait(&self) -> Duration {
         let slots = self.slots.get();
         if self.count < slots {
             return Duration::ZERO;

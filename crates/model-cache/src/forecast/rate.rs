@@ -6,12 +6,17 @@ use std::time::Duration;
 const FIXED: f64 = (1u64 << 20) as f64;
 /// How much of what was learned before counts after one more: the last five loads or so decide.
 const KEPT: f64 = 0.8;
+/// How many times as large as what was learned something may be for that to say what it takes. What small archives take is mostly
+/// not their bytes.
+const FARTHEST: f64 = 4.0;
 
 /// Seconds per byte, the last loads counting most.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rate {
     seconds: f64,
     bytes: f64,
+    /// The largest of the last ones.
+    largest: f64,
 }
 
 impl Rate {
@@ -19,14 +24,16 @@ impl Rate {
     pub(super) fn learn(&mut self, bytes: u64, time: Duration) {
         self.seconds = self.seconds * KEPT + time.as_secs_f64();
         self.bytes = self.bytes * KEPT + bytes as f64 + FIXED;
+        self.largest = (self.largest * KEPT).max(bytes as f64 + FIXED);
     }
 
-    /// What so many bytes take; `None` before anything was learned.
+    /// What so many bytes take; `None` before anything was learned that is about as large.
     pub(super) fn time(&self, bytes: u64) -> Option<Duration> {
-        if self.bytes == 0.0 {
+        let bytes = bytes as f64 + FIXED;
+        if bytes > FARTHEST * self.largest {
             return None;
         }
-        Duration::try_from_secs_f64(self.seconds / self.bytes * (bytes as f64 + FIXED)).ok()
+        Duration::try_from_secs_f64(self.seconds / self.bytes * bytes).ok()
     }
 }
 
@@ -37,11 +44,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_archives_say_little_about_large_ones() {
+    fn small_archives_say_nothing_about_large_ones() {
         let mut rate = Rate::default();
-        rate.learn(1000, Duration::from_millis(50));
-        let large = rate.time(100 << 20).expect("known");
-        assert!(large < Duration::from_secs(6), "{large:?}: 50 ms are not what 1000 bytes take");
+        (0..20).for_each(|_| rate.learn(1000, Duration::from_millis(50)));
+        assert_eq!(rate.time(100 << 20), None, "50 ms are not what 1000 bytes take");
+        let small = rate.time(2000).expect("known").as_secs_f64();
+        assert!((0.05..0.051).contains(&small), "{small}");
+        rate.learn(100 << 20, Duration::from_secs(1));
+        let large = rate.time(100 << 20).expect("known").as_secs_f64();
+        assert!((0.9..1.5).contains(&large), "{large}");
+        (0..20).for_each(|_| rate.learn(1000, Duration::from_millis(50)));
+        assert_eq!(rate.time(100 << 20), None, "forgotten");
     }
 
     #[test]
@@ -67,7 +80,7 @@ mod tests {
             let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
             let (least, most) = (times.iter().min().copied().map(seconds), times.iter().max().copied().map(seconds));
             prop_assert!(time >= least.expect("one") - 1e-6 && time <= most.expect("one") + 1e-6);
-            prop_assert!(rate.time(bytes + more) >= rate.time(bytes));
+            prop_assert!(rate.time(bytes + more).is_none_or(|larger| larger.as_secs_f64() >= time));
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::loaded::Pin;
 use crate::room::UnloadReason;
 use crate::route::ArchiveKey;
 use crate::target_load::is_lasting;
+use crate::unasked::no_room_unasked;
 
 /// How long a new version waits for models in use to make room beside the old one. Loads that requests wait for stand behind
 /// it meanwhile.
@@ -63,9 +64,7 @@ impl Refresh {
     async fn whatever_serves(&self, target: &TargetModel, journey: Journey) -> Landing {
         if journey.urgency().now() != Priority::Interactive {
             // Who joins only now begins a flight of its own.
-            return Err(Error::no_room(format!(
-                "'{target}' left memory, and nobody had asked for its new version yet"
-            )));
+            return Err(no_room_unasked(format!("'{target}' left memory before its new version came")));
         }
         self.targets.clone().load(target.clone(), journey, None).await
     }

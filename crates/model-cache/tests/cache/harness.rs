@@ -22,6 +22,8 @@ use test_util::archive::ArchiveBuilder;
 /// a model is placed on, or else on the host; with `falls_back` what was meant for a GPU ends on the host.
 #[derive(Default)]
 pub(crate) struct ScriptedBackend {
+    /// How often it was asked what a model will take, which is before each load.
+    pub(crate) estimates: AtomicUsize,
     pub(crate) loads: AtomicUsize,
     pub(crate) runs: Arc<AtomicUsize>,
     arrivals: Arc<AtomicUsize>,
@@ -63,6 +65,7 @@ impl Backend for ScriptedBackend {
     }
 
     fn estimate(&self, model: &ModelArtifact, _: u64, placement: &Placement) -> MemoryUsage {
+        self.estimates.fetch_add(1, Ordering::SeqCst);
         placed(number(model, "estimate"), placement)
     }
 
@@ -137,10 +140,17 @@ impl Harness {
 
     /// Stops this cache in an orderly way and starts one with room for `budget` bytes of models over the same store and disk.
     pub(crate) async fn restarted(self, budget: u64) -> Self {
+        self.restarted_with(budget, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn restarted_with(self, budget: u64, change: impl FnOnce(&mut ModelCacheConfig)) -> Self {
         let Harness { cache, store, disk, .. } = self;
         cache.unload_all().await;
         drop(cache);
-        Self::over(store, disk, 1 << 30, &config(budget))
+        let mut config = config(budget);
+        change(&mut config);
+        Self::over(store, disk, 1 << 30, &config)
     }
 
     fn over(store: TempDir, disk: TempDir, disk_bytes: u64, config: &ModelCacheConfig) -> Self {

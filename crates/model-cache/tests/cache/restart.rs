@@ -1,8 +1,9 @@
 //! Warm restarts: what was in memory comes back, behind what is asked for.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use inference::{LoadOverrides, ModelControl, ModelKey};
+use inference::{ErrorKind, LoadOverrides, ModelControl, ModelKey};
 
 use crate::harness::{Harness, mark};
 use crate::room::{eventually, ready};
@@ -120,4 +121,47 @@ async fn a_server_that_stops_restores_no_more_and_forgets_nothing() {
     let harness = harness.restarted(100).await;
     tokio::spawn(harness.cache.restore_resident());
     eventually("all", async || ready(&harness).await == ["a", "b", "c"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leaves_for_what_a_client_pinned_either() {
+    let harness = Harness::new(100, |_| {});
+    for (name, estimate, actual) in [("pinned", "20", "10"), ("small", "5", "5"), ("other", "10", "10")] {
+        harness.put(name, &[("mark", "1"), ("estimate", estimate), ("actual", actual)]);
+    }
+    tokio::spawn(harness.cache.restore_resident());
+    harness.mark("small").await.expect("loads");
+    harness.cache.load(&ModelKey::of_model("pinned"), LoadOverrides::default()).await.expect("loads");
+    eventually("it notes", async || harness.has_noted()).await;
+    let harness = harness.restarted(25).await;
+    harness.mark("other").await.expect("loads");
+    tokio::spawn(harness.cache.restore_resident());
+    // As it was noted it fits, as it is estimated it does not.
+    eventually("the one behind it", async || ready(&harness).await.contains(&"small".to_owned())).await;
+    assert_eq!((ready(&harness).await, harness.loads()), (vec!["other".to_owned(), "small".to_owned()], 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_what_is_being_restored_waits_for_room_once() {
+    let harness = Harness::new(100, |_| {});
+    harness.put("a", &[("mark", "1"), ("estimate", "1"), ("actual", "10"), ("load_gate", "a")]);
+    harness.put("busy", &[("mark", "1"), ("estimate", "15"), ("actual", "15"), ("run_gate", "busy")]);
+    tokio::spawn(harness.cache.restore_resident());
+    harness.mark("a").await.expect("loads");
+    eventually("it notes", async || harness.has_noted()).await;
+    let harness = harness.restarted_with(20, |config| config.room_timeout = Duration::from_millis(200)).await;
+    let (gate, busy_gate) = (harness.backend.gate("a"), harness.backend.gate("busy"));
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("the load", async || harness.loads() == 1).await;
+    let cache = harness.cache.clone();
+    let busy = tokio::spawn(async move { mark(&cache, "busy").await });
+    eventually("a request that holds the room", async || harness.arrivals() == 1).await;
+    let mut asked = Box::pin(harness.mark("a"));
+    assert!(futures::poll!(&mut asked).is_pending(), "it has joined the load");
+    let estimates = harness.backend.estimates.load(Ordering::SeqCst);
+    gate.send(()).expect("it waits at its gate");
+    assert_eq!(asked.await.expect_err("it is larger than was thought").kind(), ErrorKind::NoRoom);
+    assert_eq!(harness.backend.estimates.load(Ordering::SeqCst), estimates, "no second load was tried");
+    busy_gate.send(()).expect("it waits at its gate");
+    busy.await.expect("no panic").expect("answers");
 }
