@@ -18,6 +18,7 @@ use crate::metrics::CacheMetrics;
 use crate::room::Room;
 use crate::route::ArchiveKey;
 use crate::target_load::{TargetLoads, stem};
+use crate::unasked::unasked;
 
 /// How often it is looked whether something can move.
 const LOOK: Duration = Duration::from_secs(1);
@@ -160,7 +161,8 @@ impl TargetLoads {
             urgency: None,
             overdue: Arc::default(),
         };
-        let pin = self.loads.move_to_gpu(source, &archive).await?;
+        // A request that has joined is served by a load wherever there is room.
+        let pin = self.loads.move_to_gpu(source, &archive).await.map_err(unasked)?;
         Ok((pin, CacheOutcome { tier, version, load: None }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use inference::Error;
+use inference::{Error, ErrorKind};
 
 /// The source of such an error.
 #[derive(Debug)]
@@ -18,7 +18,15 @@ impl std::error::Error for NobodyAsked {}
 
 /// NoRoom for a load that would have been given room, had anybody asked for it.
 pub(crate) fn no_room_unasked(message: impl Into<String>) -> Error {
-    Error::no_room(message).with_source(NobodyAsked)
+    unasked(Error::no_room(message))
+}
+
+/// Whatever a load ended in that nobody can ask for: had it no room, a load that was asked for may have it all the same.
+pub(crate) fn unasked(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NoRoom => error.with_source(NobodyAsked),
+        _ => error,
+    }
 }
 
 /// Whether a load ended only because nobody had asked for it until then.
