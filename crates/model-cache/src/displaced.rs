@@ -25,11 +25,16 @@ struct Archive {
 impl Displaced {
     /// An archive of so many bytes had to leave a GPU.
     pub(crate) fn note(&mut self, target: &TargetModel, bytes: u64, now: Instant) {
-        self.0.retain(|archive| archive.target != *target);
+        self.forget(target);
         self.0.push_back(Archive { target: target.clone(), bytes, at: now });
         if self.0.len() > MOST {
             self.0.pop_front();
         }
+    }
+
+    /// An archive is not wanted in memory any more.
+    pub(crate) fn forget(&mut self, target: &TargetModel) {
+        self.0.retain(|archive| archive.target != *target);
     }
 
     /// Takes the latest one that fits into so many bytes; forgets those that are of no use any more.
@@ -59,6 +64,8 @@ mod tests {
         assert_eq!(displaced.take(50, now), Some(target(1)), "as it was the last time");
         assert_eq!(displaced.take(50, now), None, "one is too large, one too old");
         assert_eq!(displaced.take(100, now), Some(target(2)), "it had only to wait for room");
+        displaced.note(&target(4), 1, now);
+        displaced.forget(&target(4));
         assert_eq!(displaced.take(100, now), None);
     }
 

@@ -23,4 +23,9 @@ impl Room {
         let free = self.read(|residency| residency.most_free(|_| true));
         self.displaced.lock().take(free, now)
     }
+
+    /// What had to leave is not to come back unasked.
+    pub(crate) fn forget_displaced(&self, target: &TargetModel) {
+        self.displaced.lock().forget(target);
+    }
 }
