@@ -53,10 +53,11 @@ impl Flights {
         Arc::new(Flights { flying: Mutex::default(), queue_size, longest, forecast, metrics })
     }
 
-    /// Whether one of the loads was asked for, from the start or since.
+    /// Whether one of the loads was asked for, from the start or since. Nobody waits any more for one that is overdue.
     pub(crate) fn are_asked_for(&self) -> bool {
+        let now = now();
         let is_asked_for = |flight: &Flight| !flight.is_unasked || flight.urgency.now() != Priority::Prefetch;
-        self.flying.lock().values().any(is_asked_for)
+        self.flying.lock().values().any(|flight| is_asked_for(flight) && flight.due > now)
     }
 
     /// Every archive that is being loaded.
@@ -323,6 +324,10 @@ mod tests {
         let board = || flights.board(&target(), Priority::Interactive, |_| std::future::pending()).expect("room");
         assert_eq!(board().land(None).await.err().expect("overdue").kind(), ErrorKind::DeadlineExceeded);
         assert_eq!(flights.targets(), [target()], "it is still the archive's one flight");
+        assert!(!flights.are_asked_for(), "nobody waits for it");
+        let other = TargetModel::new("b.tar.gz").expect("valid");
+        let _passenger = flights.board(&other, Priority::Interactive, |_| std::future::pending()).expect("room");
+        assert!(flights.are_asked_for());
     }
 
     #[tokio::test(start_paused = true)]

@@ -67,6 +67,11 @@ impl Estimate {
     pub(crate) fn remaining(&self, now: Instant) -> Option<Duration> {
         self.total.map(|total| total.saturating_sub(now.saturating_duration_since(self.since)))
     }
+
+    /// The same for whoever has left the stage's line, and stands in none.
+    pub(crate) fn out_of_line(self) -> Self {
+        Estimate { work: None, ..self }
+    }
 }
 
 impl Forecast {

@@ -63,6 +63,16 @@ impl Journey {
         self.forecast.lock().loaded(&self.target, bytes, time);
     }
 
+    /// It goes on without its slot: it is in nobody's way any more.
+    pub(crate) fn overdue(&self) {
+        let mut forecast = self.forecast.lock();
+        self.estimate.send_if_modified(|estimate| {
+            forecast.leave(estimate);
+            *estimate = estimate.out_of_line();
+            false
+        });
+    }
+
     fn enter(&self, stage: Stage) {
         let mut forecast = self.forecast.lock();
         forecast.leave(&self.estimate.borrow());
@@ -79,5 +89,37 @@ fn is_waited_for(urgency: &Urgency) -> bool {
 impl Drop for Journey {
     fn drop(&mut self) {
         self.forecast.lock().leave(&self.estimate.borrow());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    #[test]
+    fn what_is_overdue_leaves_its_line_once() {
+        let forecast = Arc::new(Mutex::new(Forecast::new(NonZeroUsize::MIN, NonZeroUsize::MIN)));
+        let begin = |name| {
+            let target = TargetModel::new(name).expect("valid");
+            Journey::begin(target, Urgency::from(Priority::Interactive), false, forecast.clone())
+        };
+        let ((stuck, _told), (waits, _told_too)) = (begin("stuck"), begin("waits"));
+        stuck.loaded(1 << 20, Duration::from_secs(8));
+        stuck.loading(1 << 20);
+        waits.loading(1 << 20);
+        stuck.overdue();
+        stuck.overdue();
+        let (next, estimate) = begin("next");
+        let wait = || {
+            next.loading(1 << 20);
+            estimate.borrow().remaining(now()).expect("known").as_secs_f64().round()
+        };
+        assert_eq!(wait(), 12.0, "behind the one that waits, half done");
+        drop(stuck);
+        assert_eq!(wait(), 12.0);
+        drop(waits);
+        assert_eq!(wait(), 8.0);
     }
 }

@@ -20,9 +20,12 @@ pub(crate) enum KeptBy {
 pub(crate) struct KeptTargets(Mutex<HashMap<TargetModel, KeptBy>>);
 
 impl KeptTargets {
-    /// It stays from now on, for whoever said so first.
-    pub(crate) fn keep(&self, target: &TargetModel, by: KeptBy) {
-        self.0.lock().entry(target.clone()).or_insert(by);
+    /// It stays from now on, for whoever said so first; `false` where somebody had said so before.
+    pub(crate) fn keep(&self, target: &TargetModel, by: KeptBy) -> bool {
+        let mut kept = self.0.lock();
+        let is_new = !kept.contains_key(target);
+        kept.entry(target.clone()).or_insert(by);
+        is_new
     }
 
     /// It may leave again.

@@ -28,7 +28,9 @@ impl ModelCache {
         let (loads, flights) = (self.targets.clone(), self.flights.clone());
         async move {
             let Some(loads) = loads else { return };
-            targets.iter().for_each(|target| loads.kept.keep(target, KeptBy::Settings));
+            for target in &targets {
+                loads.kept.keep(target, KeptBy::Settings);
+            }
             let turns = Semaphore::new(CONCURRENCY);
             join_all(targets.iter().map(|target| keep(&loads, &flights, target, &turns))).await;
         }

@@ -163,6 +163,8 @@ impl TargetLoads {
         };
         // A request that has joined is served by a load wherever there is room.
         let pin = self.loads.move_to_gpu(source, &archive).await.map_err(unasked)?;
+        // Somebody may have changed that during the load.
+        self.room.keep(&pin, self.kept.has(&target));
         Ok((pin, CacheOutcome { tier, version, load: None }))
     }
 }

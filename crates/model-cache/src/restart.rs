@@ -19,6 +19,7 @@ use crate::kept::KeptBy;
 use crate::loaded::LoadedArchive;
 use crate::metrics::CacheMetrics;
 use crate::room::Room;
+use crate::route::ArchiveKey;
 use crate::target_load::TargetLoads;
 
 /// How often it is looked whether something came or went.
@@ -86,7 +87,18 @@ impl Restart {
         if !self.begin(&noted) {
             return;
         }
+        self.pin_again(&noted);
         tokio::join!(self.restore(noted), self.keep_noting());
+    }
+
+    /// Pins what clients had pinned, whoever loads it, until they say otherwise.
+    fn pin_again(&self, noted: &[ResidentArchive]) {
+        for ResidentArchive { target, .. } in noted.iter().filter(|archive| archive.kept) {
+            self.targets.kept.keep(target, KeptBy::Name);
+            if let Some(pin) = self.room.pin_unused(&ArchiveKey::Target(target.clone())) {
+                self.room.keep(&pin, true);
+            }
+        }
     }
 
     /// Loads nothing any more, but goes on noting.
@@ -150,8 +162,9 @@ impl Restart {
 
     /// Loads one in the room that nobody else holds; `false` where that cannot be.
     async fn restore_one(&self, archive: &ResidentArchive) -> bool {
-        if archive.kept {
-            self.targets.kept.keep(&archive.target, KeptBy::Name);
+        if archive.kept && !self.targets.kept.has(&archive.target) {
+            // Unloaded by name since the start.
+            return false;
         }
         if archive.bytes > self.room.read(|residency| residency.free()) {
             tracing::debug!(target_model = %archive.target, bytes = archive.bytes, "was in memory before, and does not fit now");
@@ -218,7 +231,11 @@ impl Restart {
             Progress::Noting(pending) => pending.clone(),
             Progress::NotBegun | Progress::Over => return,
         };
-        let archives = record(self.room.by_worth(|archive| self.tell(archive)), pending);
+        let kept = &self.targets.kept;
+        // What was unloaded by name is not wanted any more; what left, or could not be loaded, stays pinned should it come back.
+        let pending = pending.into_iter().filter(|archive| !archive.kept || kept.has(&archive.target));
+        let missing = noted.iter().filter(|archive| archive.kept && kept.has_by_name(&archive.target)).cloned();
+        let archives = record(self.room.by_worth(|archive| self.tell(archive)), pending.chain(missing));
         if archives == *noted {
             return;
         }

@@ -78,19 +78,20 @@ impl TargetLoads {
             let read = Box::new(move || read_archive_as(&path, &name, Some(&config)));
             return self.load_kept(key, version, obtained.timing, read, Files::Cached(obtained.archive)).await;
         }
+        // Before it is loaded, so that whoever unloads it meanwhile has the last word.
+        let is_newly_kept = how.is_kept && self.kept.keep(&target, KeptBy::Name);
         let landing = match self.room.pin(&key) {
             Some(pin) if pin.version == *obtained.archive.etag() => {
                 let version = pin.version.clone();
                 Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }))
             }
             _ => self.load_and_remember(&target, obtained, key, &journey, None).await,
-        }?;
-        match how.is_kept {
-            true => self.kept.keep(&target, KeptBy::Name),
-            false => self.kept.release(&target),
+        };
+        if !how.is_kept && landing.is_ok() || is_newly_kept && landing.is_err() {
+            self.kept.release(&target);
         }
-        self.room.keep(&landing.0, how.is_kept);
-        Ok(landing)
+        landing.iter().for_each(|(pin, _)| self.room.keep(pin, self.kept.has(&target)));
+        landing
     }
 
     /// A model of given files, which the store need not have.

@@ -1,12 +1,14 @@
 //! One flight: a target model from the store or the disk into memory.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inference::{CacheOutcome, CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use parking_lot::Mutex;
 use repository::{Backoff, Refusals, read_archive};
+use tokio::sync::Notify;
 
 use crate::archive_load::{ArchiveLoads, Source};
 use crate::archives::{Archives, Obtained};
@@ -120,6 +122,7 @@ impl TargetLoads {
         let (version, bytes) = (archive.etag().clone(), archive.bytes());
         let (name, files) = (stem(target).to_owned(), Files::Cached(archive.clone()));
         journey.loading(bytes);
+        let overdue = Arc::new(Notify::new());
         let source = Source {
             key,
             version: version.clone(),
@@ -129,13 +132,27 @@ impl TargetLoads {
             members: Vec::new(),
             kept: self.kept.has(target),
             urgency: journey.unasked().cloned(),
-            overdue: Arc::default(),
+            overdue: overdue.clone(),
         };
-        let loaded = match beside {
-            Some((old, patience)) => self.loads.load_beside(source, old, patience).await,
-            None => self.loads.load(source).await,
+        let mut loading = pin!(async {
+            match beside {
+                Some((old, patience)) => self.loads.load_beside(source, old, patience).await,
+                None => self.loads.load(source).await,
+            }
+        });
+        let loaded = tokio::select! {
+            biased;
+            loaded = &mut loading => loaded,
+            () = overdue.notified() => {
+                journey.overdue();
+                loading.await
+            }
         };
-        loaded.iter().for_each(|pin| journey.loaded(bytes, pin.took));
+        if let Ok(pin) = &loaded {
+            journey.loaded(bytes, pin.took);
+            // Somebody may have changed that during the load.
+            self.room.keep(pin, self.kept.has(target));
+        }
         let loaded = loaded.map_err(|error| error.with_version(&version));
         self.remember(target, &version, &loaded);
         loaded

@@ -174,8 +174,6 @@ impl Refresh {
     fn succeed(&self, target: &TargetModel, new: &Pin, outcome: Outcome) {
         outcome.count();
         self.forget(std::slice::from_ref(target));
-        // Somebody may have changed that during the load.
-        self.room.keep(new, self.targets.kept.has(target));
         tracing::info!(%target, etag = &*new.version, outcome = outcome.label(), "the store's new version serves");
     }
 

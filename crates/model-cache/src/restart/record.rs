@@ -4,11 +4,14 @@ use std::collections::HashSet;
 
 use repository::ResidentArchive;
 
-/// What is in memory, what has to stay first and the rest by worth; then what was in memory before and may still come.
-pub(super) fn record(by_worth: Vec<ResidentArchive>, pending: Vec<ResidentArchive>) -> Vec<ResidentArchive> {
-    let here: HashSet<_> = by_worth.iter().map(|archive| archive.target.clone()).collect();
-    let (kept, mut others): (Vec<_>, Vec<_>) = by_worth.into_iter().partition(|archive| archive.kept);
-    others.extend(pending.into_iter().filter(|archive| !here.contains(&archive.target)));
+/// What has to stay, and then the rest: of each what is in memory by worth, and then what was and may still come. Nothing twice.
+pub(super) fn record(
+    by_worth: Vec<ResidentArchive>,
+    pending: impl Iterator<Item = ResidentArchive>,
+) -> Vec<ResidentArchive> {
+    let mut seen = HashSet::new();
+    let all = by_worth.into_iter().chain(pending).filter(|archive| seen.insert(archive.target.clone()));
+    let (kept, others): (Vec<_>, Vec<_>) = all.partition(|archive| archive.kept);
     kept.into_iter().chain(others).collect()
 }
 
@@ -29,16 +32,21 @@ mod tests {
     }
 
     #[test]
-    fn kept_first_then_by_worth_then_what_may_still_come() {
+    fn kept_first_then_by_worth_then_what_may_still_come_and_nothing_twice() {
         let cases = [
             ("", "", ""),
             ("a b c", "", "a b c"),
             ("a b! c d!", "", "b! d! a c"),
-            ("a b", "b c d!", "a b c d!"),
+            ("a b", "b c d!", "d! a b c"),
+            ("a b!", "c d! b! d!", "b! d! a c"),
             ("", "c a", "c a"),
         ];
         for (by_worth, pending, expected) in cases {
-            assert_eq!(record(archives(by_worth), archives(pending)), archives(expected), "{by_worth} + {pending}");
+            assert_eq!(
+                record(archives(by_worth), archives(pending).into_iter()),
+                archives(expected),
+                "{by_worth} + {pending}"
+            );
         }
     }
 }

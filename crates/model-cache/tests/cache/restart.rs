@@ -165,3 +165,89 @@ async fn who_joins_what_is_being_restored_waits_for_room_once() {
     busy_gate.send(()).expect("it waits at its gate");
     busy.await.expect("no panic").expect("answers");
 }
+
+async fn pin(harness: &Harness, name: &str) {
+    harness.cache.load(&ModelKey::of_model(name), LoadOverrides::default()).await.expect("loads");
+}
+
+/// Whether a model stays while others need more room than there is.
+async fn stays(harness: &Harness, name: &str) -> bool {
+    for other in ["c", "other", "a"] {
+        harness.mark(other).await.expect("loads");
+        if !ready(harness).await.contains(&name.to_owned()) {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_pinned_is_pinned_whoever_loads_it() {
+    let harness = used().await;
+    pin(&harness, "b").await;
+    let harness = harness.restarted(20).await;
+    harness.mark("b").await.expect("loads");
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("what fits", async || ready(&harness).await == ["a", "b"]).await;
+    assert!(stays(&harness, "b").await, "it was in memory already");
+
+    let harness = harness.restarted(20).await;
+    let gate = harness.backend.gate("b");
+    let cache = harness.cache.clone();
+    let asked = tokio::spawn(async move { mark(&cache, "b").await });
+    eventually("the request's load", async || harness.loads() == 1).await;
+    tokio::spawn(harness.cache.restore_resident());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.send(()).expect("it waits at its gate");
+    asked.await.expect("no panic").expect("loads");
+    eventually("what fits", async || ready(&harness).await.len() == 2).await;
+    assert!(stays(&harness, "b").await, "it was on its way already");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_unloaded_while_it_waits_to_be_restored_is_not() {
+    let harness = used().await;
+    pin(&harness, "b").await;
+    pin(&harness, "a").await;
+    let harness = harness.restarted(100).await;
+    let gates = ["a", "b"].map(|name| harness.backend.gate(name));
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("the first load", async || harness.loads() == 1).await;
+    let (first, second) = if harness.restoring().contains("\"a\"") { ("a", "b") } else { ("b", "a") };
+    harness.cache.unload(&ModelKey::of_model(second), false).await.expect("nothing to do yet");
+    drop(gates);
+    eventually("those behind it", async || ready(&harness).await == [first, "c"]).await;
+    assert_eq!(harness.loads(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_unloaded_while_it_is_loaded_by_name_is_not_pinned() {
+    let harness = used().await.restarted(20).await;
+    let gate = harness.backend.gate("b");
+    let cache = harness.cache.clone();
+    let key = ModelKey::of_model("b");
+    let loading = tokio::spawn(async move { cache.load(&ModelKey::of_model("b"), LoadOverrides::default()).await });
+    eventually("the load", async || harness.loads() == 1).await;
+    harness.cache.unload(&key, false).await.expect("nothing to do yet");
+    gate.send(()).expect("it waits at its gate");
+    loading.await.expect("no panic").expect("loads");
+    // What took long to load is protected for a while.
+    eventually("it leaves", async || !stays(&harness, "b").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pin_outlasts_a_load_that_fails() {
+    let good = [("mark", "1"), ("estimate", "10"), ("actual", "10")];
+    let harness = used().await;
+    pin(&harness, "b").await;
+    let harness = harness.restarted(100).await;
+    harness.put("b", &[("fault", "load_error")]);
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("the others", async || ready(&harness).await == ["a", "c"]).await;
+    let harness = harness.restarted(20).await;
+    harness.put("b", &good);
+    tokio::spawn(harness.cache.restore_resident());
+    eventually("what fits", async || ready(&harness).await.len() == 2).await;
+    harness.mark("b").await.expect("is good again");
+    assert!(stays(&harness, "b").await);
+}
