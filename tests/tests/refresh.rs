@@ -178,6 +178,10 @@ async fn without_room_for_both_the_old_version_serves_on_where_it_is_to_be_kept(
     let (_store, server) = without_room("keep").await;
     until_counted(&server, "panoply_refreshes_total", "no_room").await;
     assert_has(&index_reason(&server, TARGET).await, &["an older version serves", "no room"]);
+    let checked = async || server.metrics().await.sum("panoply_refresh_checks_total", &[("outcome", "changed")]);
+    until("it is asked about often", async || (checked().await >= 20.0).then_some(())).await;
+    let tried = server.metrics().await.sum("panoply_refreshes_total", &[("outcome", "no_room")]);
+    assert!(tried < 10.0, "{tried} tries, one after each pause, which grow");
     assert_eq!(ask_echo(&server, TARGET, &[1.0]).await.ok().numbers("OLD"), [1.0]);
     server.stop().await;
 }

@@ -57,9 +57,7 @@ pub(crate) async fn run(
         span.answer(&response);
     }
     let mut headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-    if let Some(outcome) = &response.cache {
-        infer::cache_headers(&mut headers, outcome);
-    }
+    infer::cache_headers(&mut headers, response.cache.as_ref());
     let cache = response.cache.clone();
     let text = write(app, &key, id, response).await.map_err(|error| infer::of_found(cache.as_ref(), error))?;
     let parts = match accepted {
@@ -207,9 +205,7 @@ impl Events {
         let mut first = self.next().await;
         let mut headers = HeaderMap::from_iter([(header::CONTENT_TYPE, EVENTS)]);
         let failed = first.as_mut().and_then(|event| event.failed.take());
-        if let Some(outcome) = first.as_ref().and_then(|event| event.cache.as_ref()) {
-            infer::cache_headers(&mut headers, outcome);
-        }
+        infer::cache_headers(&mut headers, first.as_ref().and_then(|event| event.cache.as_ref()));
         let later = stream::unfold(self, async |mut events| events.next().await.map(|event| (event, events)));
         let all = stream::iter(first).chain(later).map(|event| Ok::<_, Infallible>(event.bytes));
         let mut reply = Response::new(Body::from_stream(all));

@@ -162,9 +162,7 @@ async fn write(
     response: InferResponse,
 ) -> Result<Response> {
     let mut headers = HeaderMap::new();
-    if let Some(outcome) = &response.cache {
-        cache_headers(&mut headers, outcome);
-    }
+    cache_headers(&mut headers, response.cache.as_ref());
     let binary = wire.binary_output.unwrap_or(framing.prefers_binary);
     // An answer that is all JSON, or compressed, shares no memory with the model.
     let guard = response.guard.clone();
@@ -260,8 +258,9 @@ fn raw_input(key: &ModelKey, model: &ModelInfo, body: Bytes) -> Result<NamedTens
     }
 }
 
-/// Says what is known of the model that was found, and how.
-pub(crate) fn cache_headers(headers: &mut HeaderMap, outcome: &CacheOutcome) {
+/// Says what is known of the model that was found, and how; nothing where nothing is known.
+pub(crate) fn cache_headers(headers: &mut HeaderMap, outcome: Option<&CacheOutcome>) {
+    let Some(outcome) = outcome else { return };
     set(headers, CACHE, &outcome.tier.to_string());
     version_header(headers, &outcome.version);
     if let Some(LoadTiming { download, unpack, load }) = outcome.load {

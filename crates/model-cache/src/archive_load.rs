@@ -178,7 +178,8 @@ impl ArchiveLoads {
         let Loaded { models, entry, usage, elsewhere, .. } = loaded;
         let took = preparing + loading;
         let archive = LoadedArchive { key, version, usage, took, elsewhere, models, entry, files, members };
-        Ok(reservation.commit(archive, Arrival { kept, load: took, is_unasked: is_unasked() }))
+        let is_refresh = urgency.as_ref().is_some_and(|urgency| urgency.now() == Priority::Refresh);
+        Ok(reservation.commit(archive, Arrival { kept, load: took, is_unasked: is_unasked(), is_refresh }))
     }
 
     /// Whether the archive behind a pin may still be replaced.

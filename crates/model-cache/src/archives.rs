@@ -35,6 +35,7 @@ pub struct Archives {
 }
 
 /// An archive on disk, and how it got there.
+#[derive(Clone)]
 pub(crate) struct Obtained {
     pub(crate) archive: CachedArchive,
     pub(crate) tier: CacheTier,

@@ -259,8 +259,7 @@ impl ModelCache {
         let key = ArchiveKey::Target(target.clone());
         if let Some(pin) = self.room.pin(&key) {
             self.metrics.found(CacheTier::Memory);
-            let outcome = CacheOutcome { tier: CacheTier::Memory, version: pin.version.clone(), load: None };
-            return Ok((pin, outcome));
+            return Ok(pin.into_landing());
         }
         let targets = self.targets.as_ref().ok_or_else(|| Error::not_found("this server has no model store"))?;
         let mut span = trace.map(|trace| trace.begin("archive"));

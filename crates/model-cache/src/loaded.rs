@@ -5,7 +5,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inference::{Device, Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Result, TargetModel};
+use inference::{
+    CacheOutcome, CacheTier, Device, Error, Growth, InferenceService, MemoryUsage, ModelInfo, ModelName, Result,
+    TargetModel,
+};
 use repository::{CachedArchive, GivenFiles};
 use scheduler::Tally;
 
@@ -197,6 +200,12 @@ pub(crate) struct Pin {
 impl Pin {
     pub(crate) fn new(archive: Arc<LoadedArchive>, signal: Arc<RoomSignal>) -> Self {
         Pin { archive: Some(archive), signal }
+    }
+
+    /// It was in memory already.
+    pub(crate) fn into_landing(self) -> (Self, CacheOutcome) {
+        let version = self.version.clone();
+        (self, CacheOutcome { tier: CacheTier::Memory, version, load: None })
     }
 
     /// Whether this is a handle on that very archive.

@@ -45,6 +45,9 @@ pub(crate) struct Arrival {
     pub(crate) load: Duration,
     /// Nobody has asked for it: it leaves before what somebody has, and is not protected.
     pub(crate) is_unasked: bool,
+    /// Nobody has asked for it, but another version of it may have served until now: it stands where that stood, and is not
+    /// protected.
+    pub(crate) is_refresh: bool,
 }
 
 impl Residency {
@@ -201,15 +204,16 @@ impl Residency {
         let replaced = self.take_out(&archive.key);
         let bytes = archive.usage.iter().map(|(_, bytes)| bytes).sum();
         let cost = LoadCost { bytes, seconds: arrival.load.as_secs_f64() };
-        let protected = match arrival.is_unasked {
-            false => {
-                self.ranking.loaded(archive.key.clone(), cost, now);
-                arrival.load
-            }
-            true => {
-                self.ranking.loaded_unasked(archive.key.clone(), cost, now);
-                Duration::ZERO
-            }
+        let key = archive.key.clone();
+        let protected = if arrival.is_refresh && replaced.is_some() {
+            self.ranking.renewed(&key, cost);
+            Duration::ZERO
+        } else if arrival.is_unasked {
+            self.ranking.loaded_unasked(key, cost, now);
+            Duration::ZERO
+        } else {
+            self.ranking.loaded(key, cost, now);
+            arrival.load
         };
         let protection = Protection::new(protected, self.longest_protection, now);
         self.changes += 1;
@@ -330,7 +334,8 @@ mod tests {
 
     #[test]
     fn what_is_replaced_keeps_its_standing() {
-        let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false });
+        let (now, arrival) =
+            (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false, is_refresh: false });
         let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), EvictionPolicy::S3Fifo, Duration::ZERO);
         let load = |residency: &mut Residency, name| {
             residency.hold(&MemoryUsage::on(Device::Host, 10));
@@ -350,12 +355,36 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_version_that_nobody_asked_for_is_no_use() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let arrival = Arrival { kept: false, load: second, is_unasked: false, is_refresh: false };
+        for policy in EvictionPolicy::ALL {
+            let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), policy, second);
+            let load = |residency: &mut Residency, name, arrival, now| {
+                residency.hold(&MemoryUsage::on(Device::Host, 10));
+                let replaced = residency.insert(archive(name, 10), arrival, now);
+                replaced.iter().for_each(|replaced| residency.unloaded(&replaced.key, &replaced.usage));
+            };
+            load(&mut residency, 0, arrival, now);
+            load(&mut residency, 1, arrival, now);
+            let (later, need) = (now + second * 2, MemoryUsage::on(Device::Host, 90));
+            let before = residency.plan(&need, true, later);
+            let RoomPlan::Evict(first) = &before else { panic!("{policy}: {before:?}") };
+            assert_eq!(first.len(), 1, "{policy}");
+            for name in [0, 1] {
+                load(&mut residency, name, Arrival { is_refresh: true, ..arrival }, later);
+                assert_eq!(residency.plan(&need, true, later), before, "{policy}");
+            }
+        }
+    }
+
+    #[test]
     fn protection_counts_for_who_is_patient() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let mut residency = Residency::new(MemoryUsage::on(Device::Host, 10), EvictionPolicy::Lru, second);
         let usage = MemoryUsage::on(Device::Host, 10);
         residency.hold(&usage);
-        let arrival = Arrival { kept: false, load: second, is_unasked: false };
+        let arrival = Arrival { kept: false, load: second, is_unasked: false, is_refresh: false };
         assert!(residency.insert(archive(0, 10), arrival, now).is_none());
         assert!(matches!(residency.plan(&usage, true, now), RoomPlan::Blocked(_)));
         assert_eq!(residency.plan(&usage, false, now), RoomPlan::Evict(vec![key(0)]));
@@ -385,7 +414,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_books_always_balance(events in proptest::collection::vec(event(), 0..80)) {
-            let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false });
+            let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false, is_refresh: false });
             let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), EvictionPolicy::Lru, Duration::ZERO);
             let (mut pins, mut unloads, mut withdrawn) = (Vec::new(), Vec::new(), Vec::new());
             for event in events {

@@ -81,10 +81,7 @@ impl TargetLoads {
         // Before it is loaded, so that whoever unloads it meanwhile has the last word.
         let is_newly_kept = how.is_kept && self.kept.keep(&target, KeptBy::Name);
         let landing = match self.room.pin(&key) {
-            Some(pin) if pin.version == *obtained.archive.etag() => {
-                let version = pin.version.clone();
-                Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }))
-            }
+            Some(pin) if pin.version == *obtained.archive.etag() => Ok(pin.into_landing()),
             _ => self.load_and_remember(&target, obtained, key, &journey, None).await,
         };
         if !how.is_kept && landing.is_ok() || is_newly_kept && landing.is_err() {

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use inference::{CacheOutcome, CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
+use inference::{CacheOutcome, Error, ErrorKind, LoadTiming, Result, TargetModel, Trace};
 use parking_lot::Mutex;
 use repository::{Backoff, Refusals, read_archive};
 use tokio::sync::Notify;
@@ -20,7 +20,7 @@ use crate::room::Room;
 use crate::route::ArchiveKey;
 
 /// How long an archive that cannot be loaded is left alone: a second at first, five minutes at most.
-const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), maximum: Duration::from_secs(300) };
+pub(crate) const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), maximum: Duration::from_secs(300) };
 
 /// Loads target models.
 pub(crate) struct TargetLoads {
@@ -74,8 +74,7 @@ impl TargetLoads {
         let key = ArchiveKey::Target(target.clone());
         if let Some(pin) = self.room.pin(&key) {
             // Another flight landed between the caller's look and this one's departure.
-            let version = pin.version.clone();
-            return Ok((pin, CacheOutcome { tier: CacheTier::Memory, version, load: None }));
+            return Ok(pin.into_landing());
         }
         let obtained = self.archives.obtain(&target, &journey, trace.as_ref()).await?;
         if let Some(refusal) = self.refusal(&target, obtained.archive.etag()) {

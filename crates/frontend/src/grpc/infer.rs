@@ -174,9 +174,7 @@ impl Asked {
     async fn write(&self, app: &App, key: &ModelKey, response: InferResponse) -> Result<Answered> {
         shared_memory::store(&self.shared_outputs, &response).await?;
         let mut headers = HeaderMap::new();
-        if let Some(outcome) = &response.cache {
-            infer::cache_headers(&mut headers, outcome);
-        }
+        infer::cache_headers(&mut headers, response.cache.as_ref());
         let (name, max_size) = (infer::name(key, &response), app.config.max_response_size);
         let message = encode::response(&response, self.id.clone(), name, &self.outputs, max_size)?;
         Ok(Answered { message, headers, guard: response.guard })

@@ -52,7 +52,7 @@ fn key(call: &MetadataMap, name: &str, version: &str) -> Result<ModelKey, Status
 /// An answer that also says how the model was found.
 fn told<T>(message: T, cache: Option<&CacheOutcome>) -> Response<T> {
     let mut response = Response::new(message);
-    cache.iter().for_each(|outcome| infer::cache_headers(response.metadata_mut().as_mut(), outcome));
+    infer::cache_headers(response.metadata_mut().as_mut(), cache);
     response
 }
 

@@ -125,7 +125,7 @@ pub(super) async fn config(State(app): State<Shared>, path: TargetedPath) -> Res
 
 /// An answer that also says how the model was found.
 fn told(mut response: Response, cache: Option<&CacheOutcome>) -> Response {
-    cache.iter().for_each(|outcome| infer::cache_headers(response.headers_mut(), outcome));
+    infer::cache_headers(response.headers_mut(), cache);
     response
 }
 

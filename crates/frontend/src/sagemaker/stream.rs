@@ -141,9 +141,7 @@ async fn begin(
     if let Some(span) = &mut span {
         span.answer(&response);
     }
-    if let Some(outcome) = &response.cache {
-        infer::cache_headers(&mut headers, outcome);
-    }
+    infer::cache_headers(&mut headers, response.cache.as_ref());
     let cache = response.cache.clone();
     let first = asked.part(response).await.map_err(|error| infer::of_found(cache.as_ref(), error))?;
     let first = Some(first);

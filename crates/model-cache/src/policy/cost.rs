@@ -116,6 +116,16 @@ impl<K: Clone + Eq + Hash> Cost<K> {
         self.resident.insert(key, resident);
     }
 
+    /// It has another size and another load time, which is no use of it.
+    pub(super) fn renewed(&mut self, key: &K, load: LoadCost) {
+        let Some(resident) = self.resident.get_mut(key) else { return };
+        self.order.remove(&resident.place);
+        resident.bytes = load.bytes;
+        resident.known.seconds = f64::midpoint(resident.known.seconds, load.seconds);
+        resident.place.0 = resident.score();
+        self.order.insert(resident.place, key.clone());
+    }
+
     pub(super) fn used(&mut self, key: &K, now: Instant) {
         self.read_clock(now);
         let (clock, step) = (self.clock, self.step());

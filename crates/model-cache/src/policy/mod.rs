@@ -107,6 +107,15 @@ impl<K: Clone + Eq + Hash> Ranking<K> {
         }
     }
 
+    /// Another version of `key`, which is resident, has taken its place, and nobody asked for that: it stands where it stood.
+    pub fn renewed(&mut self, key: &K, load: LoadCost) {
+        match &mut self.0 {
+            Ranked::Lru(_) => {}
+            Ranked::S3Fifo(s3_fifo) => s3_fifo.renewed(key, load.bytes),
+            Ranked::Cost(cost) => cost.renewed(key, load),
+        }
+    }
+
     /// A request used `key`; one that is not resident is passed over.
     pub fn used(&mut self, key: &K, now: Instant) {
         match &mut self.0 {

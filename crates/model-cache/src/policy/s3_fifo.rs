@@ -72,6 +72,13 @@ impl<K: Clone + Eq + Hash> S3Fifo<K> {
         self.insert(key, Entry { is_small: true, ticket: self.first_ticket, bytes, uses: 0 });
     }
 
+    /// It has another size, and keeps its place.
+    pub(super) fn renewed(&mut self, key: &K, bytes: u64) {
+        if let Some(entry) = self.take(key) {
+            self.insert(key.clone(), Entry { bytes, ..entry });
+        }
+    }
+
     pub(super) fn used(&mut self, key: &K) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.uses = MAX_USES.min(entry.uses + 1);

@@ -12,7 +12,6 @@ use super::outcome::{CheckOutcome, Outcome};
 use crate::archives::Current;
 use crate::room::UnloadReason;
 use crate::route::ArchiveKey;
-use crate::target_load::is_lasting;
 
 /// About how many others the store is asked before it is believed to have lost all, and of how many those are chosen.
 const WITNESSES: usize = 3;
@@ -43,9 +42,7 @@ impl Refresh {
             }
             Ok(Current::Other(newest)) => {
                 self.found(target, asked);
-                // What lies in the moment is tried again every time.
-                let refused = self.failures.lock().check(target, &newest, Instant::now());
-                let is_left_alone = refused.is_some_and(|error| is_lasting(error.kind()));
+                let is_left_alone = self.failures.lock().check(target, &newest, Instant::now()).is_some();
                 (CheckOutcome::Changed, if is_left_alone { Next::InTurn } else { Next::Replace(newest) })
             }
             Ok(Current::Gone) => (CheckOutcome::Missing, self.missed(target, version, asked).await),

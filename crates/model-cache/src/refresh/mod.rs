@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use inference::TargetModel;
 use parking_lot::Mutex;
-use repository::{Backoff, HEADS_PER_PAGE, Priority, Refusals};
+use repository::{HEADS_PER_PAGE, Priority, Refusals};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -28,15 +28,16 @@ use self::schedule::{Schedule, Tracked};
 use crate::config::{ModelCacheConfig, ReplaceWithoutRoom};
 use crate::flight::Flights;
 use crate::room::Room;
-use crate::target_load::TargetLoads;
+use crate::target_load::{BACKOFF, TargetLoads};
 
 pub(crate) use self::outcome::describe_metrics;
 
 /// How many questions to the store are under way at once.
 const CHECKS_AT_ONCE: usize = 8;
 
-/// How long a version that cannot be had is left alone.
-const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), maximum: Duration::from_secs(300) };
+/// A version that is no good itself is left alone for longer in the end than what lies in the moment: each try downloads it
+/// again, for as long as nobody puts another one in its place.
+const LONGEST_PAUSE_OF_BROKEN: Duration = Duration::from_secs(6 * 3600);
 
 /// The shortest and the longest time between two looks at what is in memory.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use inference::{CacheOutcome, CacheTier, Error, ErrorKind, LoadTiming, Result, TargetModel};
 use repository::{CachedArchive, Priority};
 
-use super::Refresh;
 use super::outcome::{self, Outcome};
+use super::{LONGEST_PAUSE_OF_BROKEN, Refresh};
 use crate::archives::Obtained;
 use crate::config::ReplaceWithoutRoom;
 use crate::flight::Landing;
@@ -16,7 +16,7 @@ use crate::journey::Journey;
 use crate::loaded::Pin;
 use crate::room::UnloadReason;
 use crate::route::ArchiveKey;
-use crate::target_load::is_lasting;
+use crate::target_load::{BACKOFF, is_lasting};
 use crate::unasked::no_room_unasked;
 
 /// How long a new version waits for models in use to make room beside the old one. Loads that requests wait for stand behind
@@ -45,12 +45,12 @@ impl Refresh {
             Ok(obtained) if *obtained.archive.etag() != old.version => {
                 self.put_in_place(target, key, obtained, old, journey).await
             }
-            Ok(_) => Ok(in_memory(old)),
+            Ok(_) => Ok(old.into_landing()),
             // Deleted just now: the next check will see.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(in_memory(old)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(old.into_landing()),
             Err(error) => {
                 self.fail(target, Some(&old), Failure { version, outcome: Outcome::FetchFailed, error });
-                Ok(in_memory(old))
+                Ok(old.into_landing())
             }
         }
     }
@@ -86,7 +86,7 @@ impl Refresh {
             let load = LoadTiming { load: started.elapsed(), ..timing };
             Ok((pin, CacheOutcome { tier, version: version.clone(), load: Some(load) }))
         };
-        let beside = self.load(target, &key, again(&new), &journey, Some((&old, PATIENCE))).await;
+        let beside = self.load(target, &key, new.clone(), &journey, Some((&old, PATIENCE))).await;
         let error = match beside {
             Ok(pin) => return landed(pin, Outcome::Replaced),
             Err(error) => error,
@@ -103,7 +103,7 @@ impl Refresh {
         if !(has_no_room && self.may_make_a_gap(target, &version)) {
             let outcome = if has_no_room { Outcome::NoRoom } else { Outcome::LoadFailed };
             self.fail(target, Some(&old), Failure { version, outcome, error });
-            return Ok(in_memory(old));
+            return Ok(old.into_landing());
         }
         let files = old.files.cached().cloned();
         drop(old);
@@ -181,11 +181,12 @@ impl Refresh {
     fn fail(&self, target: &TargetModel, old: Option<&Pin>, failure: Failure) {
         let Failure { version, outcome, error } = failure;
         outcome.count();
+        let longest_pause = if is_lasting(error.kind()) { LONGEST_PAUSE_OF_BROKEN } else { BACKOFF.maximum };
         let is_in_memory = self.version_in_memory(target).is_some();
         let mut failures = self.failures.lock();
         let is_known = failures.knows(target, &version);
         match is_in_memory {
-            true => failures.record(target, &version, error.clone(), Instant::now()),
+            true => failures.record_for(longest_pause, target, &version, error.clone(), Instant::now()),
             // It will be loaded for who asks, or is not wanted any more.
             false => failures.forget(target),
         }
@@ -204,18 +205,8 @@ impl Refresh {
     }
 }
 
-/// The same once more.
-fn again(obtained: &Obtained) -> Obtained {
-    Obtained { archive: obtained.archive.clone(), tier: obtained.tier, timing: obtained.timing }
-}
-
 /// The old version serves on until its sequences have ended.
 fn busy(old: Pin) -> (Pin, CacheOutcome) {
     Outcome::Busy.count();
-    in_memory(old)
-}
-
-fn in_memory(pin: Pin) -> (Pin, CacheOutcome) {
-    let version = pin.version.clone();
-    (pin, CacheOutcome { tier: CacheTier::Memory, version, load: None })
+    old.into_landing()
 }

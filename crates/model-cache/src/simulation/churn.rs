@@ -41,7 +41,7 @@ fn room_of(budget: u64) -> Arc<Room> {
 
 /// Loads an archive, which takes so long once there is room.
 async fn load(room: &Arc<Room>, key: &ArchiveKey, load: Duration) {
-    load_as(room, key, Arrival { kept: false, load, is_unasked: false }).await;
+    load_as(room, key, Arrival { kept: false, load, is_unasked: false, is_refresh: false }).await;
 }
 
 async fn load_as(room: &Arc<Room>, key: &ArchiveKey, arrival: Arrival) {
@@ -138,7 +138,8 @@ async fn a_model_that_grows_takes_nothing_that_a_load_waits_for() {
 async fn a_budget_that_shrank_is_kept_as_far_as_can_be_and_by_one_task() {
     super::without_dice();
     let room = room_of(40);
-    load_as(&room, &key("kept"), Arrival { kept: true, load: Duration::ZERO, is_unasked: false }).await;
+    load_as(&room, &key("kept"), Arrival { kept: true, load: Duration::ZERO, is_unasked: false, is_refresh: false })
+        .await;
     load(&room, &key("idle"), Duration::ZERO).await;
     load(&room, &key("used"), Duration::ZERO).await;
     let in_use = room.pin(&key("used")).expect("loaded");

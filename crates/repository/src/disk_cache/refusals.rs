@@ -68,10 +68,16 @@ impl Refusals {
 
     /// Remembers that this version was refused at `now`.
     pub fn record(&mut self, target: &TargetModel, etag: &Arc<str>, error: Error, now: Instant) {
+        self.record_for(self.backoff.maximum, target, etag, error, now);
+    }
+
+    /// [`Refusals::record`] with another bound than that of the back-off.
+    pub fn record_for(&mut self, maximum: Duration, target: &TargetModel, etag: &Arc<str>, error: Error, now: Instant) {
         let delay = match self.refused.peek(target) {
-            Some(earlier) if earlier.etag == *etag => earlier.delay.saturating_mul(2).min(self.backoff.maximum),
-            _ => self.backoff.initial.min(self.backoff.maximum),
+            Some(earlier) if earlier.etag == *etag => earlier.delay.saturating_mul(2),
+            _ => self.backoff.initial,
         };
+        let delay = delay.min(maximum);
         let refusal = Refusal { etag: Arc::clone(etag), error, delay, until: now + delay };
         self.refused.put(target.clone(), refusal);
     }
@@ -114,6 +120,10 @@ mod tests {
             assert!(refusals.check(&target, "1", end - Duration::from_nanos(1)).is_some(), "{expected}");
             assert!(refusals.check(&target, "1", end).is_none(), "{expected}");
         }
+
+        refusals.record_for(SECOND * 60, &target, &one, Error::invalid_argument("bad"), start);
+        assert!(refusals.check(&target, "1", start + SECOND * 6 - Duration::from_nanos(1)).is_some(), "another bound");
+        assert!(refusals.check(&target, "1", start + SECOND * 6).is_none());
 
         refusals.forget(&target);
         assert!(refusals.check(&target, "1", start).is_none());

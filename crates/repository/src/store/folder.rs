@@ -50,8 +50,15 @@ impl FolderStore {
 
     async fn stat(&self, target: &TargetModel) -> Result<ObjectInfo> {
         let path = self.path(target);
-        let metadata = tokio::fs::metadata(&path).await.map_err(|error| self.failure(target, error))?;
-        self.info(target, &metadata)
+        let error = match tokio::fs::metadata(&path).await {
+            Ok(metadata) => return self.info(target, &metadata),
+            Err(error) => error,
+        };
+        // Without the folder itself nobody knows what is in it.
+        match tokio::fs::metadata(&self.folder).await {
+            Ok(folder) if folder.is_dir() => Err(self.failure(target, error)),
+            _ => Err(self.unreadable(target, error)),
+        }
     }
 
     fn info(&self, target: &TargetModel, metadata: &Metadata) -> Result<ObjectInfo> {
@@ -90,17 +97,18 @@ impl FolderStore {
 
     fn failure(&self, target: &TargetModel, error: std::io::Error) -> Error {
         match error.kind() {
-            // Without the folder itself nobody knows what is in it.
-            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename if self.folder.is_dir() => {
-                self.missing(target)
-            }
-            _ => Error::unavailable(format!(
-                "cannot read '{target}' in folder '{}': {error}; check that folder, and the file's permissions",
-                self.location
-            ))
-            .with_model(target.as_str())
-            .with_source(error),
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => self.missing(target),
+            _ => self.unreadable(target, error),
         }
+    }
+
+    fn unreadable(&self, target: &TargetModel, error: std::io::Error) -> Error {
+        Error::unavailable(format!(
+            "cannot read '{target}' in folder '{}': {error}; check that folder, and the file's permissions",
+            self.location
+        ))
+        .with_model(target.as_str())
+        .with_source(error)
     }
 }
 
