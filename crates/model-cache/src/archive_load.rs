@@ -1,6 +1,7 @@
 //! Loads a repository that is on disk into memory: reads it, makes room for it, loads it, and makes it resident.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use inference::{CacheTier, Error, ErrorKind, Result};
@@ -54,22 +55,22 @@ enum Manner<'a> {
     Within(Duration),
     /// The same; this is to be replaced.
     Beside(&'a Pin, Duration),
-    /// With none: this is to be replaced by itself, on GPUs.
-    BesideItself(&'a Pin),
+    /// With none: this is to be replaced by itself, on GPUs. Says how many bytes must be free on one of them at least.
+    BesideItself(&'a Pin, &'a AtomicU64),
 }
 
 impl<'a> Manner<'a> {
     fn patience(self) -> Option<Duration> {
         match self {
             Manner::Within(patience) | Manner::Beside(_, patience) => Some(patience),
-            Manner::BesideItself(_) => None,
+            Manner::BesideItself(..) => None,
         }
     }
 
     fn replaces(self) -> Option<&'a Pin> {
         match self {
             Manner::Within(_) => None,
-            Manner::Beside(old, _) | Manner::BesideItself(old) => Some(old),
+            Manner::Beside(old, _) | Manner::BesideItself(old, _) => Some(old),
         }
     }
 }
@@ -120,12 +121,12 @@ impl ArchiveLoads {
     }
 
     /// Loads an archive beside itself, on GPUs where its configuration leaves it open, and only in room that nobody else
-    /// holds; it takes its own place.
+    /// holds; it takes its own place. `needs` becomes how many bytes must be free on one GPU at least, once that is known.
     ///
     /// # Errors
     /// As [`ArchiveLoads::load`]; NoRoom also when `archive` was withdrawn meanwhile, or holds something between requests.
-    pub(crate) async fn move_to_gpu(&self, source: Source, archive: &Pin) -> Result<Pin> {
-        self.load_counted(source, Manner::BesideItself(archive)).await
+    pub(crate) async fn move_to_gpu(&self, source: Source, archive: &Pin, needs: &AtomicU64) -> Result<Pin> {
+        self.load_counted(source, Manner::BesideItself(archive, needs)).await
     }
 
     async fn load_counted(&self, source: Source, manner: Manner<'_>) -> Result<Pin> {
@@ -138,7 +139,7 @@ impl ArchiveLoads {
                 tracing::info!(archive = %key, from = %tier, models = pin.models.len(), bytes, seconds, "loaded");
                 self.metrics.loaded(tier, started.elapsed());
             }
-            Err(error) if matches!(manner, Manner::BesideItself(_)) && error.kind() == ErrorKind::NoRoom => {
+            Err(error) if matches!(manner, Manner::BesideItself(..)) && error.kind() == ErrorKind::NoRoom => {
                 tracing::debug!(archive = %key, "it stays where it is: {error:#}");
             }
             Err(error) => {
@@ -160,17 +161,22 @@ impl ArchiveLoads {
         let learned = self.sizes.lock().get(&size_key).cloned();
         let demand = prepared.demand(learned.as_ref());
         // Without a slot: a load that waits for room must not hold up those that fit.
-        let mut reservation = match manner.patience() {
-            Some(patience) => self.reserve(&key, demand, is_unasked, patience).await?,
-            None => self.room.reserve_free(&key, &demand.on_gpus())?,
+        let mut reservation = match manner {
+            Manner::Within(patience) | Manner::Beside(_, patience) => {
+                self.reserve(&key, demand, is_unasked, patience).await?
+            }
+            Manner::BesideItself(_, needs) => {
+                let demand = demand.on_gpus();
+                needs.store(demand.least_on_a_gpu(), Ordering::Relaxed);
+                self.room.reserve_free(&key, &demand)?
+            }
         };
         let (loader, archive, ways) = (self.loader.clone(), key.name(), reservation.ways().to_vec());
         let load = move || loader.load(prepared, &ways, archive.as_deref());
         let (loaded, loading) = self.in_slot(&key, &overdue, load).await?;
-        self.sizes.lock().put(size_key, loaded.sizes.clone());
+        self.sizes.lock().get_or_insert_mut(size_key, Sizes::default).update(&loaded.sizes);
         let patience = manner.patience().filter(|_| !is_unasked());
-        let corrected = reservation.correct(&key, &loaded.usage, patience).await;
-        if let Err(error) = corrected.and_then(|()| manner.replaces().map_or(Ok(()), |old| self.check_place(old))) {
+        if let Err(error) = reservation.correct(&key, &loaded.usage, patience).await {
             // Unloading may block, and must be over before the reservation is given back.
             let _ = blocking::spawn(&self.background, move || drop(loaded)).await;
             return Err(error);
@@ -179,17 +185,16 @@ impl ArchiveLoads {
         let took = preparing + loading;
         let archive = LoadedArchive { key, version, usage, took, elsewhere, models, entry, files, members };
         let is_refresh = urgency.as_ref().is_some_and(|urgency| urgency.now() == Priority::Refresh);
-        Ok(reservation.commit(archive, Arrival { kept, load: took, is_unasked: is_unasked(), is_refresh }))
-    }
-
-    /// Whether the archive behind a pin may still be replaced.
-    fn check_place(&self, old: &Pin) -> Result<()> {
-        match self.room.is_resident(old) && !old.is_busy() {
-            true => Ok(()),
-            false => Err(Error::no_room(format!(
-                "{} leaves no place any more: it was unloaded, or has a live sequence by now",
-                old.key
-            ))),
+        let arrival = Arrival { kept, load: took, is_unasked: is_unasked(), is_refresh };
+        match reservation.commit(archive, arrival, manner.replaces()) {
+            Ok(pin) => Ok(pin),
+            Err(refused) => {
+                let (reservation, archive) = *refused;
+                let error = no_place(&archive.key);
+                let _ = blocking::spawn(&self.background, move || drop(archive)).await;
+                drop(reservation);
+                Err(error)
+            }
         }
     }
 
@@ -242,6 +247,10 @@ fn served(pins: &[Pin]) -> ServedModels {
         models.extend(pin.models.iter().map(|(name, versions)| (name.clone(), versions.clone())));
     }
     models
+}
+
+fn no_place(key: &ArchiveKey) -> Error {
+    Error::no_room(format!("{key} leaves no place any more: it was unloaded, or has a live sequence by now"))
 }
 
 fn panicked(key: &ArchiveKey) -> Error {

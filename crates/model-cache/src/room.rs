@@ -262,6 +262,7 @@ impl Room {
 
     /// Withdraws this very archive from new requests at once, and unloads it when its pins are gone.
     pub(crate) fn discard(self: &Arc<Self>, pin: &Pin, reason: UnloadReason) {
+        self.not_wanted(&pin.key);
         let mut residency = self.residency.lock();
         let withdrawn = if is_resident(&residency, pin) { residency.withdraw(&pin.key) } else { None };
         drop(residency);
@@ -271,6 +272,7 @@ impl Room {
     /// Withdraws an archive from new requests at once, and unloads it when its pins are gone. `false` when it is not
     /// resident.
     pub(crate) fn begin_remove(self: &Arc<Self>, key: &ArchiveKey, reason: UnloadReason) -> bool {
+        self.not_wanted(key);
         let Some(archive) = self.residency.lock().withdraw(key) else { return false };
         self.retire_later(archive, reason);
         true
@@ -283,6 +285,7 @@ impl Room {
 
     /// Withdraws an archive from new requests, waits for its pins to go, and unloads it. `false` when it is not resident.
     pub(crate) async fn remove(self: &Arc<Self>, key: &ArchiveKey, reason: UnloadReason) -> bool {
+        self.not_wanted(key);
         let Some(archive) = self.residency.lock().withdraw(key) else { return false };
         let room = self.clone();
         // A task of its own: the caller may go away, the unload must be finished and counted all the same.
@@ -429,18 +432,35 @@ impl Reservation {
 
     /// Makes the archive resident and pins it; what it takes must have been held by [`Reservation::correct`]. What served
     /// under its key until now is found no longer, and unloaded when its pins are gone.
-    pub(crate) fn commit(mut self, archive: LoadedArchive, arrival: Arrival) -> Pin {
+    ///
+    /// # Errors
+    /// All of it again when it was to take the place of `replaces`, which has left, or holds something between requests.
+    pub(crate) fn commit(
+        mut self,
+        archive: LoadedArchive,
+        arrival: Arrival,
+        replaces: Option<&Pin>,
+    ) -> Result<Pin, Box<(Self, LoadedArchive)>> {
         debug_assert_eq!(self.usage, archive.usage);
+        let room = self.room.clone();
+        let mut residency = room.residency.lock();
+        if replaces.is_some_and(|old| !is_resident(&residency, old) || old.is_busy()) {
+            drop(residency);
+            return Err(Box::new((self, archive)));
+        }
         self.usage = MemoryUsage::default();
         let archive = Arc::new(archive);
-        let mut residency = self.room.residency.lock();
         let replaced = residency.insert(archive.clone(), arrival, now());
-        self.room.metrics.used(&residency);
+        room.metrics.used(&residency);
         let held = residency.held();
         drop(residency);
-        self.room.churn.loaded(&archive.key, arrival.load, &held, now());
-        replaced.into_iter().for_each(|replaced| self.room.retire_later(replaced, UnloadReason::Replaced));
-        Pin::new(archive, self.room.signal.clone())
+        // What nobody has asked for has not come back.
+        match arrival.is_unasked {
+            false => room.churn.loaded(&archive.key, arrival.load, &held, now()),
+            true => room.churn.tell(&held, now()),
+        }
+        replaced.into_iter().for_each(|replaced| room.retire_later(replaced, UnloadReason::Replaced));
+        Ok(Pin::new(archive, room.signal.clone()))
     }
 }
 

@@ -60,7 +60,6 @@ impl TargetLoads {
     /// Takes a target model out of memory once its requests have ended.
     pub(crate) fn unload_by_name(&self, target: &TargetModel) {
         self.kept.release(target);
-        self.room.forget_displaced(target);
         self.room.begin_remove(&ArchiveKey::Target(target.clone()), UnloadReason::Request);
     }
 

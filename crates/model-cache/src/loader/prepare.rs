@@ -48,8 +48,8 @@ impl Prepared {
     /// What to make room for. `sizes` is what its models took the last time, where that is known.
     pub(crate) fn demand(&self, sizes: Option<&Sizes>) -> Demand {
         let known = |model: usize, way: &Way| {
-            let (home, usage) = sizes?.of(model)?;
-            Some(Need { usage: way.translate(home, usage)?, is_sure: true })
+            let usage = sizes?.of(model).find_map(|(home, usage)| way.translate(home, usage))?;
+            Some(Need { usage, is_sure: true })
         };
         let needs = |(index, model): (usize, &PreparedModel)| match &model.kind {
             PreparedKind::Backend { ways, .. } => {
@@ -195,7 +195,11 @@ fn expected(backend: &dyn Backend, model: &RepositoryModel, way: &Way) -> Memory
 }
 
 /// What the configuration says that each version takes on each device that it has instances on; elsewhere, what is expected.
+/// All of it is on the host where its backend would put nothing on a GPU.
 fn stated(bytes: u64, versions: usize, way: &Way, expected: &MemoryUsage) -> MemoryUsage {
+    if expected.iter().all(|(device, _)| device == Device::Host) {
+        return MemoryUsage::on(Device::Host, bytes.saturating_mul(versions as u64));
+    }
     let mut devices: Vec<Device> = way.instances.iter().map(|(device, _)| *device).collect();
     devices.sort_unstable();
     devices.dedup();

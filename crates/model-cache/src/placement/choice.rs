@@ -44,6 +44,13 @@ impl Demand {
         Demand { is_for_gpus: true, ..self }
     }
 
+    /// No fewer bytes than these must be free on one GPU at least.
+    pub(crate) fn least_on_a_gpu(&self) -> u64 {
+        let most = |need: &Need| need.usage.iter().filter(|(device, _)| *device != Device::Host).map(|on| on.1).max();
+        let least = |model| self.ways(model).map(|(_, need)| most(need).unwrap_or(0)).min().unwrap_or(0);
+        (0..self.models.len()).map(least).max().unwrap_or(0)
+    }
+
     fn is_open(&self) -> bool {
         self.models.iter().any(|ways| ways.len() > 1)
     }

@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
-use inference::TargetModel;
+use inference::Device;
 
 use super::Room;
 use crate::clock::now;
+use crate::displaced::Archive;
 use crate::loaded::LoadedArchive;
+use crate::route::ArchiveKey;
 
 impl Room {
     /// An archive has to leave for others.
@@ -18,14 +20,21 @@ impl Room {
         }
     }
 
-    /// What had to leave a GPU and may be on the host, once it fits somewhere.
-    pub(crate) fn take_displaced(&self, now: Instant) -> Option<TargetModel> {
-        let free = self.read(|residency| residency.most_free(|_| true));
-        self.displaced.lock().take(free, now)
+    /// An archive is not wanted in memory any more, wherever it is.
+    pub(super) fn not_wanted(&self, key: &ArchiveKey) {
+        if let ArchiveKey::Target(target) = key {
+            self.displaced.lock().forget(target);
+        }
     }
 
-    /// What had to leave is not to come back unasked.
-    pub(crate) fn forget_displaced(&self, target: &TargetModel) {
-        self.displaced.lock().forget(target);
+    /// What had to leave a GPU and may be on the host, once it fits there.
+    pub(crate) fn next_displaced(&self, now: Instant) -> Option<Archive> {
+        let free = self.read(|residency| residency.most_free(|device| device == Device::Host));
+        self.displaced.lock().next(free, now)
+    }
+
+    /// Its move is over.
+    pub(crate) fn forget_displaced(&self, archive: &Archive) {
+        self.displaced.lock().done(archive);
     }
 }

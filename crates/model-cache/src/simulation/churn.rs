@@ -59,7 +59,7 @@ async fn load_as(room: &Arc<Room>, key: &ArchiveKey, arrival: Arrival) {
         files: Files::Foreign,
         members: Vec::new(),
     };
-    reservation.commit(archive, arrival);
+    assert!(reservation.commit(archive, arrival, None).is_ok(), "it replaces nothing in particular");
 }
 
 /// Uses an archive over and over for `duration`, loading it whenever it is not there. How often it did each.

@@ -334,7 +334,7 @@ async fn fly(shared: Arc<Shared>, archive: usize) -> Landing {
 async fn fly_to_gpu(shared: Arc<Shared>, archive: usize, pin: Pin) -> Landing {
     let archive = &shared.archives[archive];
     shared.take_off(archive);
-    let moved = shared.loads.move_to_gpu(source(archive), &pin).await;
+    let moved = shared.loads.move_to_gpu(source(archive), &pin, &AtomicU64::default()).await;
     archive.is_flying.store(false, Ordering::Relaxed);
     let moved = moved?;
     if !moved.is_on_gpu() {
