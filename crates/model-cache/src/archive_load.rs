@@ -185,7 +185,8 @@ impl ArchiveLoads {
         let took = preparing + loading;
         let archive = LoadedArchive { key, version, usage, took, elsewhere, models, entry, files, members };
         let is_refresh = urgency.as_ref().is_some_and(|urgency| urgency.now() == Priority::Refresh);
-        let arrival = Arrival { kept, load: took, is_unasked: is_unasked(), is_refresh };
+        let is_renewal = is_refresh || matches!(manner, Manner::BesideItself(..));
+        let arrival = Arrival { kept, load: took, is_unasked: is_unasked(), is_renewal };
         match reservation.commit(archive, arrival, manner.replaces()) {
             Ok(pin) => Ok(pin),
             Err(refused) => {

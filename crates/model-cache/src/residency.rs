@@ -45,9 +45,9 @@ pub(crate) struct Arrival {
     pub(crate) load: Duration,
     /// Nobody has asked for it: it leaves before what somebody has, and is not protected.
     pub(crate) is_unasked: bool,
-    /// Nobody has asked for it, but another version of it may have served until now: it stands where that stood, and is not
-    /// protected.
-    pub(crate) is_refresh: bool,
+    /// Nobody has asked for it, but another version of it may have served until now, or the same on another device: it stands
+    /// where that stood, and is kept and protected as that was.
+    pub(crate) is_renewal: bool,
 }
 
 impl Residency {
@@ -205,20 +205,23 @@ impl Residency {
         let bytes = archive.usage.iter().map(|(_, bytes)| bytes).sum();
         let cost = LoadCost { bytes, seconds: arrival.load.as_secs_f64() };
         let key = archive.key.clone();
-        let protected = if arrival.is_refresh && replaced.is_some() {
-            self.ranking.renewed(&key, cost);
-            Duration::ZERO
-        } else if arrival.is_unasked {
-            self.ranking.loaded_unasked(key, cost, now);
-            Duration::ZERO
-        } else {
-            self.ranking.loaded(key, cost, now);
-            arrival.load
+        let (kept, protection) = match &replaced {
+            Some(old) if arrival.is_renewal => {
+                self.ranking.renewed(&key, cost);
+                (old.kept, old.protection)
+            }
+            _ if arrival.is_unasked => {
+                self.ranking.loaded_unasked(key.clone(), cost, now);
+                (arrival.kept, Protection::new(Duration::ZERO, self.longest_protection, now))
+            }
+            _ => {
+                self.ranking.loaded(key.clone(), cost, now);
+                (arrival.kept, Protection::new(arrival.load, self.longest_protection, now))
+            }
         };
-        let protection = Protection::new(protected, self.longest_protection, now);
         self.changes += 1;
-        self.resident.insert(archive.key.clone(), Resident { archive, kept: arrival.kept, protection });
-        replaced
+        self.resident.insert(key, Resident { archive, kept, protection });
+        replaced.map(|resident| resident.archive)
     }
 
     /// Takes an archive out so that it can be unloaded for the room that it holds, unless somebody pins it. Its bytes stay
@@ -257,17 +260,17 @@ impl Residency {
     }
 
     fn take(&mut self, key: &ArchiveKey, why: Departure) -> Option<Arc<LoadedArchive>> {
-        let archive = self.take_out(key)?;
+        let resident = self.take_out(key)?;
         self.ranking.left(key, why);
-        Some(archive)
+        Some(resident.archive)
     }
 
     /// Takes an archive out, and leaves the ranking as it is.
-    fn take_out(&mut self, key: &ArchiveKey) -> Option<Arc<LoadedArchive>> {
+    fn take_out(&mut self, key: &ArchiveKey) -> Option<Resident> {
         let resident = self.resident.remove(key)?;
         self.changes += 1;
         *self.unloading.entry(key.clone()).or_default() += 1;
-        Some(resident.archive)
+        Some(resident)
     }
 
     /// An unload is over: its memory is free.
@@ -335,7 +338,7 @@ mod tests {
     #[test]
     fn what_is_replaced_keeps_its_standing() {
         let (now, arrival) =
-            (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false, is_refresh: false });
+            (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false, is_renewal: false });
         let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), EvictionPolicy::S3Fifo, Duration::ZERO);
         let load = |residency: &mut Residency, name| {
             residency.hold(&MemoryUsage::on(Device::Host, 10));
@@ -357,7 +360,7 @@ mod tests {
     #[test]
     fn a_newer_version_that_nobody_asked_for_is_no_use() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let arrival = Arrival { kept: false, load: second, is_unasked: false, is_refresh: false };
+        let arrival = Arrival { kept: false, load: second, is_unasked: false, is_renewal: false };
         for policy in EvictionPolicy::ALL {
             let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), policy, second);
             let load = |residency: &mut Residency, name, arrival, now| {
@@ -372,10 +375,26 @@ mod tests {
             let RoomPlan::Evict(first) = &before else { panic!("{policy}: {before:?}") };
             assert_eq!(first.len(), 1, "{policy}");
             for name in [0, 1] {
-                load(&mut residency, name, Arrival { is_refresh: true, ..arrival }, later);
+                load(&mut residency, name, Arrival { is_renewal: true, ..arrival }, later);
                 assert_eq!(residency.plan(&need, true, later), before, "{policy}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_renewed_is_kept_and_protected_as_before() {
+        let (now, second, usage) = (Instant::now(), Duration::from_secs(1), MemoryUsage::on(Device::Host, 10));
+        let arrival = Arrival { kept: false, load: second, is_unasked: false, is_renewal: false };
+        let renewal = Arrival { kept: true, load: second * 8, is_renewal: true, ..arrival };
+        let mut residency = Residency::new(MemoryUsage::on(Device::Host, 20), EvictionPolicy::Lru, second * 8);
+        for arrival in [arrival, renewal] {
+            residency.hold(&usage);
+            let replaced = residency.insert(archive(0, 10), arrival, now);
+            replaced.iter().for_each(|replaced| residency.unloaded(&replaced.key, &replaced.usage));
+        }
+        let need = MemoryUsage::on(Device::Host, 20);
+        assert!(matches!(residency.plan(&need, true, now), RoomPlan::Blocked(_)), "as the first load gave it");
+        assert_eq!(residency.plan(&need, true, now + second), RoomPlan::Evict(vec![key(0)]), "and no longer");
     }
 
     #[test]
@@ -384,7 +403,7 @@ mod tests {
         let mut residency = Residency::new(MemoryUsage::on(Device::Host, 10), EvictionPolicy::Lru, second);
         let usage = MemoryUsage::on(Device::Host, 10);
         residency.hold(&usage);
-        let arrival = Arrival { kept: false, load: second, is_unasked: false, is_refresh: false };
+        let arrival = Arrival { kept: false, load: second, is_unasked: false, is_renewal: false };
         assert!(residency.insert(archive(0, 10), arrival, now).is_none());
         assert!(matches!(residency.plan(&usage, true, now), RoomPlan::Blocked(_)));
         assert_eq!(residency.plan(&usage, false, now), RoomPlan::Evict(vec![key(0)]));
@@ -414,7 +433,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_books_always_balance(events in proptest::collection::vec(event(), 0..80)) {
-            let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false, is_refresh: false });
+            let (now, arrival) = (Instant::now(), Arrival { kept: false, load: Duration::ZERO, is_unasked: false, is_renewal: false });
             let mut residency = Residency::new(MemoryUsage::on(Device::Host, 100), EvictionPolicy::Lru, Duration::ZERO);
             let (mut pins, mut unloads, mut withdrawn) = (Vec::new(), Vec::new(), Vec::new());
             for event in events {

@@ -454,8 +454,8 @@ impl Reservation {
         room.metrics.used(&residency);
         let held = residency.held();
         drop(residency);
-        // What nobody has asked for has not come back.
-        match arrival.is_unasked {
+        // What nobody has asked for has not come back, nor has what was there all the time.
+        match arrival.is_unasked || arrival.is_renewal && replaced.is_some() {
             false => room.churn.loaded(&archive.key, arrival.load, &held, now()),
             true => room.churn.tell(&held, now()),
         }

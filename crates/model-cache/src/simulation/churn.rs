@@ -15,7 +15,7 @@ use crate::loaded::{Elsewhere, Files, LoadedArchive};
 use crate::metrics::CacheMetrics;
 use crate::policy::EvictionPolicy;
 use crate::residency::Arrival;
-use crate::room::Room;
+use crate::room::{Room, UnloadReason};
 use crate::route::ArchiveKey;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -41,25 +41,28 @@ fn room_of(budget: u64) -> Arc<Room> {
 
 /// Loads an archive, which takes so long once there is room.
 async fn load(room: &Arc<Room>, key: &ArchiveKey, load: Duration) {
-    load_as(room, key, Arrival { kept: false, load, is_unasked: false, is_refresh: false }).await;
+    load_as(room, key, Arrival { kept: false, load, is_unasked: false, is_renewal: false }).await;
 }
 
 async fn load_as(room: &Arc<Room>, key: &ArchiveKey, arrival: Arrival) {
-    let (usage, load) = (bytes(10), arrival.load);
-    let reservation = room.reserve(key, usage.clone(), MINUTE).await.expect("there is room in time");
-    tokio::time::sleep(load).await;
-    let archive = LoadedArchive {
+    let reservation = room.reserve(key, bytes(10), MINUTE).await.expect("there is room in time");
+    tokio::time::sleep(arrival.load).await;
+    let archive = archive(key, arrival.load);
+    assert!(reservation.commit(archive, arrival, None).is_ok(), "it replaces nothing in particular");
+}
+
+fn archive(key: &ArchiveKey, took: Duration) -> LoadedArchive {
+    LoadedArchive {
         key: key.clone(),
         version: "".into(),
-        usage,
-        took: load,
+        usage: bytes(10),
+        took,
         elsewhere: Elsewhere::default(),
         models: BTreeMap::new(),
         entry: None,
         files: Files::Foreign,
         members: Vec::new(),
-    };
-    assert!(reservation.commit(archive, arrival, None).is_ok(), "it replaces nothing in particular");
+    }
 }
 
 /// Uses an archive over and over for `duration`, loading it whenever it is not there. How often it did each.
@@ -138,7 +141,7 @@ async fn a_model_that_grows_takes_nothing_that_a_load_waits_for() {
 async fn a_budget_that_shrank_is_kept_as_far_as_can_be_and_by_one_task() {
     super::without_dice();
     let room = room_of(40);
-    load_as(&room, &key("kept"), Arrival { kept: true, load: Duration::ZERO, is_unasked: false, is_refresh: false })
+    load_as(&room, &key("kept"), Arrival { kept: true, load: Duration::ZERO, is_unasked: false, is_renewal: false })
         .await;
     load(&room, &key("idle"), Duration::ZERO).await;
     load(&room, &key("used"), Duration::ZERO).await;
@@ -160,4 +163,26 @@ async fn a_budget_that_shrank_is_kept_as_far_as_can_be_and_by_one_task() {
     drop(room);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(tasks(), 0, "it ends with the room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_unloaded_meanwhile_is_not_replaced() {
+    super::without_dice();
+    let (room, key) = (room_of(20), key("replaced"));
+    let arrival = Arrival { kept: false, load: Duration::ZERO, is_unasked: false, is_renewal: true };
+    load(&room, &key, Duration::ZERO).await;
+    let old = room.pin(&key).expect("loaded");
+    let replace = async || {
+        let reservation = room.reserve(&key, bytes(10), MINUTE).await.expect("there is room");
+        reservation.commit(archive(&key, Duration::ZERO), arrival, Some(&old))
+    };
+    let Ok(new) = replace().await else { panic!("the old one is there") };
+    assert!(room.is_resident(&new));
+    drop(new);
+    room.begin_remove(&key, UnloadReason::Request);
+    let Err(refused) = replace().await else { panic!("another one has taken its place, and was unloaded") };
+    assert!(room.pin(&key).is_none());
+    drop((refused, old));
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(room.read(|residency| residency.used(Device::Host)), 0, "all is given back");
 }

@@ -225,3 +225,32 @@ async fn what_is_on_the_host_moves_to_a_gpu_when_there_is_room_and_requests_go_o
     assert_eq!(harness.loads(), 3, "it was loaded once more");
     moving.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_unloaded_by_name_does_not_come_back_on_the_host() {
+    let harness = Arc::new(harness(30, &[20]));
+    for target in ["first", "second"] {
+        put(&harness, target, EITHER, 10, &[]);
+        harness.mark(target).await.expect("there is room on the GPU");
+    }
+    put(&harness, "gpu", ANY_GPU, 20, &[]);
+    harness.mark("gpu").await.expect("room is made");
+    assert_eq!(ready(&harness).await, ["gpu"]);
+    // The one that left last is the first to come back.
+    let second = ModelKey::of_target(TargetModel::new("second").expect("valid"));
+    harness.cache.unload(&second, false).await.expect("it is not in memory anyway");
+    let moving = tokio::spawn(harness.cache.move_between_devices()).abort_handle();
+    until_on(&harness, "first", &[Device::Host]).await;
+    assert_eq!(ready(&harness).await, ["first", "gpu"]);
+    assert_eq!(harness.loads(), 4, "each once, and one once more");
+    moving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stated_size_is_the_hosts_where_the_backend_puts_nothing_on_a_gpu() {
+    let harness = harness(100, &[20]);
+    let config = model_config(&[("memory_bytes", "50"), ("actual", "10"), ("falls_back", "yes")]);
+    harness.put_config("stated", &format!("{config}instance_group [ {ANY_GPU} ]\n"));
+    harness.mark("stated").await.expect("the host has room");
+    assert_eq!(devices(&harness, "stated"), [Device::Host]);
+}
