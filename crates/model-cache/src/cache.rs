@@ -287,10 +287,12 @@ impl InferenceService for ModelCache {
     fn infer(&self, request: InferRequest) -> BoxFuture<'_, Result<InferResponse>> {
         Box::pin(async move {
             let route = self.route(&request.model)?;
+            // What happens while it is looked up counts, too.
+            let watched = self.interference.watch();
             let (pin, cache) = self.acquire(&route, request.loaded_by(), request.trace.as_ref()).await?;
             let served = pin.find(route.model.as_deref(), request.model.version).map_err(|error| pin.blame(error))?;
             let is_resident = cache.as_ref().is_none_or(|cache| cache.tier == CacheTier::Memory);
-            let watched = is_resident.then(|| self.interference.watch());
+            let watched = is_resident.then_some(watched);
             let answered = served.service.infer(request).await;
             let mut response = answered.map_err(|error| {
                 self.replace_broken(&pin);

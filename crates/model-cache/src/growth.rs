@@ -35,18 +35,19 @@ fn growing(room: &Room, now: Instant) -> Vec<ArchiveKey> {
 async fn tend(room: &Arc<Room>, archive: &Pin) {
     for growth in archive.growths() {
         let growth = growth.clone();
-        let work: Box<dyn FnOnce() + Send> = match growth.advice(Instant::now()) {
+        let working = match growth.advice(Instant::now()) {
             GrowthAdvice::Stay => continue,
-            GrowthAdvice::Shrink => Box::new(move || growth.shrink()),
+            // Most of the time it waits for requests to end, which none of them feels.
+            GrowthAdvice::Shrink => room.background.run_uncounted(move || growth.shrink()),
             GrowthAdvice::Grow(usage) => {
                 let Some(grant) = room.reserve_if_it_fits(usage) else { continue };
-                Box::new(move || match growth.grow(Box::new(grant)) {
+                room.background.run(move || match growth.grow(Box::new(grant)) {
                     Ok(_) => {}
                     Err(error) => tracing::warn!("a model could not grow: {error:#}"),
                 })
             }
         };
-        if room.background.run(work).await.is_err() {
+        if working.await.is_err() {
             tracing::error!("a model panicked while it grew or shrank");
         }
     }

@@ -11,7 +11,8 @@ pub(crate) fn describe() {
     describe_histogram!(
         NAME,
         Unit::Seconds,
-        "Duration of requests whose model was in memory, by whether anything was unpacked, loaded or unloaded meanwhile"
+        "Duration of requests whose model was in memory, by whether anything was unpacked, loaded, unloaded or \
+         deleted meanwhile; without streams"
     );
 }
 
@@ -28,7 +29,7 @@ impl Interference {
         Interference { background, quiet: with("false"), disturbed: with("true") }
     }
 
-    /// A request that goes to its model now.
+    /// A request that has just come.
     pub(crate) fn watch(&self) -> Watched<'_> {
         Watched { interference: self, began: Instant::now(), moment: self.background.activity().moment() }
     }

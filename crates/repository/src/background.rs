@@ -28,21 +28,31 @@ pub struct Background {
 }
 
 impl Background {
-    /// At most `threads` at a time; further work waits. `niceness` is what 0 to 19 mean to `nice`, 0 the priority of
-    /// everything else.
+    /// At most `threads` at a time; further work waits. `niceness` is added to that of the current thread, as `nice` does it:
+    /// 0 is the priority of everything else, 19 the lowest there is in any case.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// When the first thread cannot be started.
     pub fn start(niceness: u8, threads: usize) -> io::Result<Self> {
+        let niceness = (own_niceness() + i32::from(niceness)).min(19);
         let runtime = Builder::new_multi_thread()
             // For what work spawns: clocks.
             .worker_threads(1)
             .enable_all()
             .thread_name("background")
-            .on_thread_start(move || lower_priority(niceness))
+            .on_thread_start(move || set_priority(niceness))
             .build()?;
-        let threads = Threads::new(threads, niceness, runtime.handle().clone());
-        Ok(Background { own: Some(Arc::new(Own { threads, runtime: Some(runtime) })), activity: Arc::default() })
+        match Threads::new(threads, niceness, runtime.handle().clone()) {
+            Ok(threads) => Ok(Background {
+                own: Some(Arc::new(Own { threads, runtime: Some(runtime) })),
+                activity: Arc::default(),
+            }),
+            Err(error) => {
+                // This may be a thread that must not wait.
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
     }
 
     /// Does work that may block, in the order of arrival where threads are short. It is done even if nobody waits for it.
@@ -51,11 +61,18 @@ impl Background {
     /// Outside a runtime, unless the threads are their own.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Working<T> {
         let activity = self.activity.clone();
-        let counted = move || {
+        self.run_uncounted(move || {
             let _under_way = UnderWay::begin(activity);
             work()
-        };
-        let (work, working) = Working::of(counted);
+        })
+    }
+
+    /// The same for work that counts for nothing in the [`Activity`], such as what mostly waits.
+    ///
+    /// # Panics
+    /// As [`Background::run`].
+    pub fn run_uncounted<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Working<T> {
+        let (work, working) = Working::of(work);
         match &self.own {
             Some(own) => own.threads.give(Box::new(work)),
             None => drop(tokio::task::spawn_blocking(|| work()())),
@@ -143,10 +160,18 @@ impl Drop for UnderWay {
     }
 }
 
-/// Lowers the priority of the current thread, which is a matter of single threads on Linux only.
-fn lower_priority(niceness: u8) {
+/// That of the current thread.
+fn own_niceness() -> i32 {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, i32::from(niceness)) {
+    return rustix::process::getpriority_process(None).unwrap_or(0);
+    #[cfg(not(target_os = "linux"))]
+    0
+}
+
+/// Sets the priority of the current thread, which is a matter of single threads on Linux only.
+fn set_priority(niceness: i32) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, niceness) {
         tracing::warn!(%error, niceness, "the priority of a background thread cannot be lowered");
     }
     #[cfg(not(target_os = "linux"))]
@@ -170,14 +195,23 @@ mod tests {
     async fn its_threads_are_nice_and_no_other() {
         let own = niceness();
         let background = Background::start(19, 2).expect("threads");
-        assert_eq!(background.run(niceness).await.expect("no panic"), 19);
+        let lowest = (own + 19).min(19);
+        assert_eq!(background.run(niceness).await.expect("no panic"), lowest);
         // What is started there from within, too.
         let within = background.run(|| tokio::runtime::Handle::current().spawn_blocking(niceness));
-        assert_eq!(within.await.expect("no panic").await.expect("no panic"), 19);
+        assert_eq!(within.await.expect("no panic").await.expect("no panic"), lowest);
         let spawned = background.run(|| tokio::spawn(async { niceness() }));
-        assert_eq!(spawned.await.expect("no panic").await.expect("no panic"), 19);
+        assert_eq!(spawned.await.expect("no panic").await.expect("no panic"), lowest);
         assert_eq!(tokio::task::spawn_blocking(niceness).await.expect("no panic"), own);
         assert_eq!(niceness(), own);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn niceness_is_added_to_that_of_whoever_starts_it() {
+        let outer = Background::start(3, 1).expect("threads");
+        let inner = outer.run(|| Background::start(4, 1).expect("threads")).await.expect("no panic");
+        assert_eq!(inner.run(niceness).await.expect("no panic"), (niceness() + 7).min(19));
     }
 
     #[tokio::test]

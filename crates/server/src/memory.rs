@@ -1,7 +1,7 @@
 //! How much memory there is: the control group's limit where there is one, the machine's otherwise.
 
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{fs, io, iter, thread};
 
 use repository::Background;
@@ -38,7 +38,6 @@ fn meminfo_total(text: &str) -> Option<u64> {
 
 /// Blocks up to this size are kept for the next request: mapping fresh pages for each body of some hundred kilobytes costs
 /// more than half of its time.
-#[cfg(target_env = "gnu")]
 const KEPT_BLOCK: i32 = 8 << 20;
 
 /// Sets up glibc's allocator for a server: larger blocks (a model's weights) come from the system and go back to it at
@@ -61,33 +60,49 @@ pub(crate) fn set_up_allocator() {
 /// 16 MiB would stay in the arena of each thread that models were ever loaded on.
 ///
 /// `malloc_trim` holds the lock of one arena after the other, and requests wait for theirs: it has a thread with their priority.
-pub(crate) struct FreedMemory(Sender<Sender<()>>);
+///
+/// The threshold is one for all, and to set it takes the lock of the first arena: only that thread does, once for all who ask
+/// at the same time. While it is low, requests may have to map pages anew.
+pub(crate) struct FreedMemory(Sender<Asking>);
+
+/// Somebody who has freed memory. Nothing is ever sent: each channel says something by its end.
+struct Asking {
+    /// Ends when the threshold is low.
+    is_low: Sender<()>,
+    /// Ends when whoever asked has made use of that.
+    is_done: Receiver<()>,
+}
 
 impl FreedMemory {
     /// # Errors
     /// When the thread cannot be started.
     pub(crate) fn of(background: Background) -> io::Result<Self> {
-        let (asking, asked) = channel::<Sender<()>>();
+        let (asking, asked) = channel::<Asking>();
         thread::Builder::new().name("trim".to_owned()).spawn(move || {
             while let Ok(first) = asked.recv() {
                 // All that has been freed until now is given back in one go.
                 let waiting: Vec<_> = iter::once(first).chain(asked.try_iter()).collect();
                 trim_all();
-                background.on_idle_threads(trim_own);
-                drop(waiting);
+                set_trim_threshold(BLOCK as i32);
+                background.on_idle_threads(free_a_block);
+                let (low, done): (Vec<Sender<()>>, Vec<Receiver<()>>) =
+                    waiting.into_iter().map(|asking| (asking.is_low, asking.is_done)).unzip();
+                drop(low);
+                done.iter().for_each(|done| _ = done.recv());
+                set_trim_threshold(2 * KEPT_BLOCK);
             }
         })?;
         Ok(FreedMemory(asking))
     }
 
-    /// Returns when what the current thread has freed is given back, of the arenas of background threads all of it. Takes
-    /// milliseconds.
+    /// Returns when what the current thread has freed is given back, with what is free behind the last block of the arenas of
+    /// background threads that are idle. Takes milliseconds.
     pub(crate) fn give_back(&self) {
-        let (done, is_done) = channel();
-        let _ = self.0.send(done);
-        // Nothing is ever sent: it ends when the other end is dropped.
-        let _ = is_done.recv();
-        trim_own();
+        let ((low, is_low), (done, is_done)) = (channel::<()>(), channel());
+        let _ = self.0.send(Asking { is_low: low, is_done });
+        let _ = is_low.recv();
+        free_a_block();
+        drop(done);
     }
 }
 
@@ -100,22 +115,27 @@ fn trim_all() {
     }
 }
 
-/// What is free behind the last block of the current thread's arena.
-fn trim_own() {
+/// Larger blocks are not kept for the thread itself; freeing one, the allocator looks at the threshold.
+const BLOCK: usize = 128 << 10;
+
+/// How much may stay free behind the last block of an arena when one is freed there.
+fn set_trim_threshold(bytes: i32) {
     #[cfg(target_env = "gnu")]
-    {
-        /// Larger blocks are not kept for the thread itself; freeing one, the allocator looks at the threshold.
-        const BLOCK: usize = 128 << 10;
-        /// The threshold is one for all. For the microseconds in which it is low, requests may have to map pages anew.
-        static THRESHOLD: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let _one_at_a_time = THRESHOLD.lock();
-        // SAFETY: parameters of the allocator may be set at any time; the block is freed once and not used.
-        unsafe {
-            libc::mallopt(libc::M_TRIM_THRESHOLD, BLOCK as i32);
-            // A compiler may not leave out what it cannot see through.
-            libc::free(std::hint::black_box(libc::malloc(BLOCK)));
-            libc::mallopt(libc::M_TRIM_THRESHOLD, 2 * KEPT_BLOCK);
-        }
+    // SAFETY: parameters of the allocator may be set at any time.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, bytes);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = bytes;
+}
+
+/// Has what is free behind the last block of the current thread's arena given back, while the threshold is low.
+fn free_a_block() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the block is freed once and not used.
+    unsafe {
+        // A compiler may not leave out what it cannot see through.
+        libc::free(std::hint::black_box(libc::malloc(BLOCK)));
     }
 }
 

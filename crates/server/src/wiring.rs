@@ -26,8 +26,8 @@ use crate::transport::TransportSettings;
 /// What the system's loader finds when no library was named.
 const ORT_LIBRARY: &str = "libonnxruntime.so";
 
-/// Loads that may hang without keeping others from a thread.
-const HANGING_LOADS: usize = 64;
+/// Loads and unloads that may hang, or unloads beyond as many as loads, without keeping others from a thread.
+const HANGING: usize = 64;
 
 /// The model cache with everything behind it; not ready yet.
 ///
@@ -58,10 +58,10 @@ async fn model_store(store: &StoreSettings, downloads: &DownloadSettings) -> Res
     })
 }
 
-/// Threads for work that requests must not feel. Loads and unpacking have bounds of their own; unloading takes about as many
-/// as loading; and some may hang, which must not keep others waiting.
+/// Threads for work that requests must not feel. Loads and unpacking have bounds of their own. Unloads have none but the number
+/// of these threads; mostly there are about as many as loads. And some work may hang, which must not keep others waiting.
 fn background(settings: &Settings) -> Result<Background> {
-    let threads = 2 * settings.load_concurrency.get() + settings.downloads.config.archives.get() + HANGING_LOADS;
+    let threads = 2 * settings.load_concurrency.get() + settings.downloads.config.archives.get() + HANGING;
     Background::start(settings.load_niceness, threads).context("cannot start threads for loading models")
 }
 

@@ -126,7 +126,7 @@ impl Refresh {
     async fn let_go(self: &Arc<Self>, target: &TargetModel, version: Arc<str>) {
         let (this, name) = (self.clone(), target.clone());
         // From disk first, or a request in between would load it from there once more.
-        let forgotten = tokio::task::spawn_blocking(move || this.targets.archives.forget(&name)).await;
+        let forgotten = self.room.background.run(move || this.targets.archives.forget(&name)).await;
         if forgotten.is_err() {
             tracing::error!(%target, "taking a deleted archive out of the disk cache panicked");
         }

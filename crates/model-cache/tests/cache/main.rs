@@ -4,6 +4,7 @@ mod by_name;
 mod devices;
 mod faults;
 mod harness;
+mod interference;
 mod overdue;
 mod refresh;
 mod repositories;

@@ -10,7 +10,7 @@ use std::thread;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use super::lower_priority;
+use super::set_priority;
 
 /// Blocks, and must not panic. What it returns tells whoever waits, and is called when the thread is free for the next: told
 /// earlier, they would often find it busy still, a slow thread above all, and start another.
@@ -24,14 +24,15 @@ enum Task {
     Chore(fn(), Sender<()>),
 }
 
-/// Started when there is work and all others are busy. They end when this is dropped and their work is done.
+/// The first is there from the beginning, so that there is always one; others are started when there is work and all are busy.
+/// They end when this is dropped and their work is done.
 pub(super) struct Threads(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
     /// How many there may be.
     most: usize,
-    niceness: u8,
+    niceness: i32,
     /// For what work spawns.
     runtime: Handle,
 }
@@ -42,15 +43,22 @@ struct State {
     waiting: VecDeque<Work>,
     /// Threads without work, the last one to become free on top.
     idle: Vec<Sender<Task>>,
-    /// Threads that do a chore and are idle again soon.
-    at_chores: usize,
+    /// Threads that take the next work soon: they do a chore, or have just been started.
+    soon_free: usize,
     count: usize,
+    /// It was said that work waits.
+    has_warned: bool,
     is_closed: bool,
 }
 
 impl Threads {
-    pub(super) fn new(most: usize, niceness: u8, runtime: Handle) -> Self {
-        Threads(Arc::new(Shared { state: Mutex::default(), most: most.max(1), niceness, runtime }))
+    /// # Errors
+    /// When the first thread cannot be started.
+    pub(super) fn new(most: usize, niceness: i32, runtime: Handle) -> io::Result<Self> {
+        let state = Mutex::new(State { count: 1, soon_free: 1, ..State::default() });
+        let threads = Threads(Arc::new(Shared { state, most: most.max(1), niceness, runtime }));
+        threads.start()?;
+        Ok(threads)
     }
 
     /// Has it done by a thread, in the order of arrival where threads are short.
@@ -62,10 +70,29 @@ impl Threads {
             return;
         }
         state.waiting.push_back(work);
-        if state.waiting.len() > state.at_chores && state.count < self.0.most {
-            state.count += 1;
+        if state.waiting.len() <= state.soon_free {
+            return;
+        }
+        if state.count == self.0.most {
+            let has_warned = std::mem::replace(&mut state.has_warned, true);
             drop(state);
-            self.start();
+            if !has_warned {
+                tracing::warn!(
+                    threads = self.0.most,
+                    "all background threads are busy; loading, unloading and unpacking wait for one, which takes long if \
+                     what they do hangs (said once)"
+                );
+            }
+            return;
+        }
+        state.count += 1;
+        state.soon_free += 1;
+        drop(state);
+        if let Err(error) = self.start() {
+            tracing::error!(%error, "a background thread cannot be started; work waits for the others");
+            let mut state = self.0.state.lock();
+            state.count -= 1;
+            state.soon_free -= 1;
         }
     }
 
@@ -73,7 +100,7 @@ impl Threads {
     pub(super) fn on_idle(&self, chore: fn()) {
         let idle = {
             let mut state = self.0.state.lock();
-            state.at_chores += state.idle.len();
+            state.soon_free += state.idle.len();
             std::mem::take(&mut state.idle)
         };
         let (done, all_done) = channel();
@@ -83,12 +110,10 @@ impl Threads {
         let _ = all_done.recv();
     }
 
-    fn start(&self) {
+    /// Starts one that is counted as soon to be free.
+    fn start(&self) -> io::Result<()> {
         let shared = self.0.clone();
-        let started = thread::Builder::new().name("background".to_owned()).spawn(move || shared.work());
-        if let Err(error) = started {
-            self.0.does_not_start(&error);
-        }
+        thread::Builder::new().name("background".to_owned()).spawn(move || shared.work()).map(drop)
     }
 }
 
@@ -107,24 +132,26 @@ impl Drop for Threads {
 impl Shared {
     /// What a thread does.
     fn work(&self) {
-        lower_priority(self.niceness);
+        set_priority(self.niceness);
         let _within = self.runtime.enter();
-        let mut tell: Tell = Box::new(|| ());
-        while let Some(task) = self.next(tell) {
+        let (mut tell, mut is_soon_free): (Tell, bool) = (Box::new(|| ()), true);
+        while let Some(task) = self.next(tell, is_soon_free) {
+            is_soon_free = matches!(task, Task::Chore(..));
             tell = match task {
                 Task::Work(work) => work(),
                 Task::Chore(chore, done) => {
                     chore();
-                    self.state.lock().at_chores -= 1;
                     Box::new(move || drop(done))
                 }
             };
         }
     }
 
-    /// Waits for something to do, having told of what was done before; `None` when there is no more.
-    fn next(&self, tell: Tell) -> Option<Task> {
+    /// Waits for something to do, having told of what was done before; `None` when there is no more. The thread may have been
+    /// counted as soon to be free.
+    fn next(&self, tell: Tell, was_soon_free: bool) -> Option<Task> {
         let mut state = self.state.lock();
+        state.soon_free -= usize::from(was_soon_free);
         let next = state.waiting.pop_front().map(Task::Work);
         let free = (next.is_none() && !state.is_closed).then(|| {
             let (sender, receiver) = channel();
@@ -135,15 +162,5 @@ impl Shared {
         tell();
         // Nothing is received when there are no threads any more.
         next.or_else(|| free?.recv().ok())
-    }
-
-    fn does_not_start(&self, error: &io::Error) {
-        tracing::error!(%error, "a background thread cannot be started");
-        let mut state = self.state.lock();
-        state.count -= 1;
-        // Nobody would ever do it where there is no thread at all. Whoever waits is told by its end.
-        let lost = if state.count == 0 { std::mem::take(&mut state.waiting) } else { VecDeque::new() };
-        drop(state);
-        drop(lost);
     }
 }
