@@ -10,8 +10,8 @@ use benches::arguments::Arguments;
 use benches::http::Connection;
 use benches::server::{Server, Store};
 use benches::server_timing::LoadTiming;
-use benches::statistics::{median, range};
-use benches::table::{Table, figure};
+use benches::statistics::median;
+use benches::table::{Table, figure, spread};
 use benches::{dense, machine, payload, server};
 use tempfile::TempDir;
 use test_util::archive::ArchiveBuilder;
@@ -186,10 +186,9 @@ fn table(rows: &[Row<'_>]) -> Table {
     ]);
     for row in rows {
         let size = row.archive.content.len() as f64 / 1e6;
-        let (low, high) = range(row.samples.iter().map(|sample| sample.cold));
         let mut cells = vec![row.archive.name.to_owned(), figure(size), row.place.to_owned()];
         cells.push(figure(row.median(|sample| sample.cold)));
-        cells.push(format!("{}–{}", figure(low), figure(high)));
+        cells.push(spread(row.samples.iter().map(|sample| sample.cold)));
         let figures: [fn(&Sample) -> f64; 8] = [
             |sample| sample.cold_parts.download,
             |sample| sample.cold_parts.unpack,

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use benches::arguments::Arguments;
 use benches::copies::{Copy, Original, private_bytes};
 use benches::machine;
-use benches::statistics::{median, range};
-use benches::table::{Table, figure};
+use benches::statistics::median;
+use benches::table::{Table, figure, spread};
 use inference::Weights;
 use tempfile::TempDir;
 
@@ -53,13 +53,12 @@ fn memory_rows(name: &str, quick: bool, table: &mut Table) -> Result<()> {
     for weights in MODES {
         let rounds = (0..if quick { 1 } else { ROUNDS }).map(|_| filled(name, weights, quick));
         let rounds = rounds.collect::<Result<Vec<Filled>>>()?;
-        let (low, high) = range(rounds.iter().map(|round| round.bytes / 1e6));
         table.row(vec![
             name.to_owned(),
             figure(megabytes),
             weights.name().to_owned(),
             figure(median(rounds.iter().map(|round| round.bytes / 1e6))),
-            format!("{}–{}", figure(low), figure(high)),
+            spread(rounds.iter().map(|round| round.bytes / 1e6)),
             figure(median(rounds.iter().map(|round| (GIB as f64 / round.bytes).floor()))),
             figure(median(rounds.iter().map(|round| round.milliseconds))),
         ]);
@@ -148,8 +147,7 @@ fn time_rows(name: &str, quick: bool, table: &mut Table) -> Result<()> {
     for (weights, samples) in MODES.iter().zip(samples) {
         let mut cells = vec![name.to_owned(), weights.name().to_owned()];
         for rounds in samples {
-            let (low, high) = range(rounds.iter().copied());
-            cells.extend([figure(median(rounds)), format!("{}–{}", figure(low), figure(high))]);
+            cells.extend([figure(median(rounds.iter().copied())), spread(rounds)]);
         }
         table.row(cells);
     }

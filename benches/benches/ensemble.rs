@@ -110,18 +110,20 @@ fn write_archives(store: &Path) -> Result<()> {
     for steps in STEPS {
         let mut config =
             format!("name: \"chain\"\nplatform: \"ensemble\"\ninput {}output {}", port("INPUT0"), port("OUTPUT0"));
+        config.push_str("ensemble_scheduling {\n");
         let mut archive = ArchiveBuilder::new();
         for step in 0..steps {
             let from = if step == 0 { "INPUT0".to_owned() } else { format!("after{step}") };
             let to = if step + 1 == steps { "OUTPUT0".to_owned() } else { format!("after{}", step + 1) };
             write!(
                 config,
-                "ensemble_scheduling {{ step {{ model_name: \"step{step}\" model_version: -1\n\
-                 input_map {{ key: \"INPUT0\" value: \"{from}\" }} output_map {{ key: \"OUTPUT0\" value: \"{to}\" }} }} }}\n"
+                "step {{ model_name: \"step{step}\" model_version: -1\n\
+                 input_map {{ key: \"INPUT0\" value: \"{from}\" }} output_map {{ key: \"OUTPUT0\" value: \"{to}\" }} }}\n"
             )?;
             let name = format!("step{step}");
             archive = archive.file(&format!("{name}/config.pbtxt"), model(&name)).directory(&format!("{name}/1"));
         }
+        config.push_str("}\n");
         let archive = archive.file("chain/config.pbtxt", config).directory("chain/1");
         fs::write(store.join(chain_archive(steps)), archive.gzip())?;
     }

@@ -12,8 +12,8 @@ use benches::bare::{Identity, MiniLm};
 use benches::http::Connection;
 use benches::load::{Client, Duty, run};
 use benches::server::{Server, Store};
-use benches::statistics::{Round, median, range};
-use benches::table::{Table, figure};
+use benches::statistics::{Round, median};
+use benches::table::{Table, figure, spread};
 use benches::{cores, echo, grpc, machine, payload, server};
 use tempfile::TempDir;
 
@@ -315,14 +315,12 @@ fn latencies(cases: &[Case]) -> Table {
     ]);
     each(cases, |name, point, results| {
         let [bare, http, panoply, grpc] = medians(results);
-        let (low, high) = range(results.panoply.iter().map(|round| round.p50));
         let mut cells = vec![name.to_owned(), point.to_string()];
         cells.extend([bare.p50, http.p50, panoply.p50].map(figure));
-        cells.push(format!("{}–{}", figure(low), figure(high)));
+        cells.push(spread(results.panoply.iter().map(|round| round.p50)));
         cells.extend([panoply.p90, panoply.p99].map(figure));
         cells.extend([panoply.p50 - bare.p50, panoply.p50 / bare.p50, panoply.p50 - http.p50, grpc.p50].map(figure));
-        let (low, high) = range(results.grpc.iter().map(|round| round.p50));
-        cells.push(format!("{}–{}", figure(low), figure(high)));
+        cells.push(spread(results.grpc.iter().map(|round| round.p50)));
         table.row(cells);
     });
     table

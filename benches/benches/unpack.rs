@@ -11,8 +11,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use benches::arguments::Arguments;
 use benches::machine;
-use benches::statistics::{median, range};
-use benches::table::{Table, figure};
+use benches::statistics::median;
+use benches::table::{Table, figure, spread};
 use flate2::bufread::MultiGzDecoder;
 use inference::TargetModel;
 use repository::{DiskCache, DiskCacheConfig, FolderStore, ModelStore, Priority, Urgency};
@@ -128,10 +128,9 @@ fn table(rows: &[Row]) -> Table {
     for row in rows {
         let megabytes = row.unpacked as f64 / 1e6;
         let rate = |seconds: &[f64]| megabytes / median(seconds.iter().copied());
-        let (low, high) = range(row.cache.iter().map(|seconds| megabytes / seconds));
         let (cache, own, other) = (rate(&row.cache), rate(&row.gunzip), rate(&row.zlib_ng));
         let mut cells = vec![row.name.to_owned(), figure(row.compressed.len() as f64 / 1e6), figure(megabytes)];
-        cells.extend([figure(cache), format!("{}–{}", figure(low), figure(high))]);
+        cells.extend([figure(cache), spread(row.cache.iter().map(|seconds| megabytes / seconds))]);
         cells.extend([own, other, cache / other, own / other].map(figure));
         table.row(cells);
     }

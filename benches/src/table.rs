@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::statistics::range;
+
 /// A Markdown table; its first column is text, the others are figures.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -50,6 +52,12 @@ pub fn figure(value: f64) -> String {
     }
 }
 
+/// The smallest and the largest of some figures: `1.20–3.40`.
+pub fn spread(values: impl IntoIterator<Item = f64>) -> String {
+    let (low, high) = range(values);
+    if low > high { figure(f64::NAN) } else { format!("{}–{}", figure(low), figure(high)) }
+}
+
 fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::from(if value < 0.0 { "-" } else { "" });
@@ -80,6 +88,12 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(figure(value), expected);
         }
+    }
+
+    #[test]
+    fn a_spread_of_nothing_is_a_dash() {
+        assert_eq!(spread([3.4, 1.2]), "1.20–3.40");
+        assert_eq!(spread([]), "–");
     }
 
     #[test]
